@@ -1,0 +1,15 @@
+// `npm run shown -- NAME [ARGUMENT…]` runs one of the commands in this folder; without a name it lists them.
+import { readdirSync } from "node:fs"
+import { pathToFileURL } from "node:url"
+import path from "node:path"
+
+const folder = path.resolve("dist-test/test/shown")
+const names = readdirSync(folder)
+  .filter((file) => file.endsWith(".js") && file !== "figures.js")
+  .map((file) => file.slice(0, -3))
+const [name] = process.argv.splice(2, 1)
+if (name === undefined || !names.includes(name)) {
+  console.error(`usage: npm run shown -- NAME\n${names.map((known) => `  ${known}`).join("\n")}`)
+  process.exit(2)
+}
+await import(pathToFileURL(path.join(folder, `${name}.js`)).href)
