@@ -1,0 +1,83 @@
+// Sizes and lifetimes, each with its unit and its reason.
+
+export const KIB: number = 1024
+export const MIB: number = 1024 * KIB
+export const GIB: number = 1024 * MIB
+
+const MINUTE_MS = 60_000
+const HOUR_MS = 60 * MINUTE_MS
+const DAY_MS = 24 * HOUR_MS
+
+// What the format allows. A relay or a client may set less, never more.
+
+/** 2^33 AES blocks under one key: the advantage of the birthday bound stays near 2^-63. */
+export const maxBodyBytes: number = 64 * GIB
+/** The smallest body: below it the length would say too much about a short message. */
+export const minBodyBytes: number = 16 * KIB
+/** The manifest is opened in memory in one piece, because nothing of it may be used unverified. */
+export const maxManifestPlainBytes: number = 64 * MIB
+export const minManifestPlainBytes: number = 4 * KIB
+/** What AES-GCM adds. */
+export const gcmTagBytes: number = 16
+/** The manifest as the relay sees it. */
+export const maxManifestBytes: number = maxManifestPlainBytes + gcmTagBytes
+/** 2^18 entries of the smallest kind fill about a third of the largest manifest. */
+export const maxEntries: number = 262_144
+/** A covering message, not a document. */
+export const maxNoteBytes: number = 16 * KIB
+/** Below the 4096 of Linux's PATH_MAX, so that a receiver has room for its own folder. */
+export const maxPathBytes: number = 1024
+export const maxPathComponents: number = 64
+/** NAME_MAX of the common file systems. */
+export const maxComponentBytes: number = 255
+/** `host[:port]` of a reply inbox: its length is one byte in the payload. */
+export const maxHostBytes: number = 255
+
+/** The largest piece of the grid, hence the largest part and chunk. */
+export const maxPartBytes: number = 1 * MIB
+/** Parts of the largest body: eight growing ones over the first 4608 KiB, then 1 MiB each. */
+export const maxParts: number = 8 + Math.ceil((maxBodyBytes - 4608 * KIB) / MIB)
+
+/** What a relay does unless its operator says otherwise. */
+export interface RelayDefaults {
+  readonly deliveryBytes: number
+  readonly requestBytes: number
+  readonly parallelRequests: number
+  readonly recipients: number
+  readonly manifestBytes: number
+  readonly inboxBytes: number
+  readonly inboxDeliveries: number
+  readonly keepMs: number
+  readonly keepMaxMs: number
+  readonly uploadMs: number
+  readonly uploadMaxMs: number
+  readonly sessionIdleMs: number
+  readonly sessionMs: number
+  readonly page: number
+  readonly longPollSeconds: number
+}
+
+export const relayDefaults: RelayDefaults = {
+  deliveryBytes: 10 * GIB,
+  /** One largest part: what every proxy in front of a relay can be told to let through. */
+  requestBytes: 1 * MIB,
+  parallelRequests: 4,
+  recipients: 32,
+  manifestBytes: maxManifestBytes,
+  inboxBytes: 20 * GIB,
+  inboxDeliveries: 1000,
+  keepMs: 14 * DAY_MS,
+  keepMaxMs: 30 * DAY_MS,
+  uploadMs: 24 * HOUR_MS,
+  uploadMaxMs: 72 * HOUR_MS,
+  sessionIdleMs: 15 * MINUTE_MS,
+  sessionMs: 60 * MINUTE_MS,
+  page: 1000,
+  /** Below the 60 s after which common proxies drop a silent connection. */
+  longPollSeconds: 30,
+}
+
+/** A login challenge is good from the start of its minute for this long, plus the grace below. */
+export const challengeMs: number = 3 * MINUTE_MS
+/** For clocks and requests under way at the turn of a minute. */
+export const challengeGraceMs: number = 1 * MINUTE_MS
