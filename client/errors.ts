@@ -1,0 +1,137 @@
+/**
+ * What can go wrong at the client beyond misuse, bad bytes and refusals (protocol/errors.ts). Each
+ * message names the cause and what to do about it; the fields carry the same for programs.
+ */
+
+/** The relay did not answer, or stopped answering for longer than the client was told to wait. */
+export class RelayUnreachable extends Error {
+  override readonly name: string = "RelayUnreachable"
+  readonly origin: string
+  /** Whether the same call may succeed later without anything being changed here. */
+  readonly retryable: boolean
+
+  constructor(origin: string, message: string, options: { retryable: boolean; cause?: unknown }) {
+    super(message, { cause: options.cause })
+    this.origin = origin
+    this.retryable = options.retryable
+  }
+}
+
+/** Something answered at this origin that is not a Knothole relay. */
+export class NotARelay extends Error {
+  override readonly name: string = "NotARelay"
+  readonly origin: string
+
+  constructor(origin: string, message: string) {
+    super(message)
+    this.origin = origin
+  }
+}
+
+/** The relay answers, and has no inbox of that address. */
+export class UnknownInbox extends Error {
+  override readonly name: string = "UnknownInbox"
+  readonly address: string
+  readonly origin: string
+
+  constructor(address: string, origin: string) {
+    super(
+      `there is no inbox ${address} at ${origin}; ask its owner for the current address, host included`,
+    )
+    this.address = address
+    this.origin = origin
+  }
+}
+
+/** A delivery that was in this inbox and no longer is, or never was. */
+export class DeliveryGone extends Error {
+  override readonly name: string = "DeliveryGone"
+  readonly id: string
+  readonly reason: "taken" | "revoked" | "expired" | "lost" | "removed" | "unknown"
+
+  constructor(id: string, reason: DeliveryGone["reason"], message: string) {
+    super(message)
+    this.id = id
+    this.reason = reason
+  }
+}
+
+/** The relay, or the delivery it handed out, did not verify. `proofFile` keeps what it signed. */
+export class Untrustworthy extends Error {
+  override readonly name: string = "Untrustworthy"
+  readonly proofFile: string | undefined
+
+  constructor(message: string, options: { cause?: unknown; proofFile?: string } = {}) {
+    super(message, { cause: options.cause })
+    this.proofFile = options.proofFile
+  }
+}
+
+/** A source did not stay what it was while it was being sent. */
+export class SourceChanged extends Error {
+  override readonly name: string = "SourceChanged"
+  readonly path: string
+
+  constructor(path: string, message?: string) {
+    super(message ?? `${path} changed while it was being read; send again once it is left alone`)
+    this.path = path
+  }
+}
+
+/** Sources that cannot be sent as they are, found before anything was sent. */
+export class SourceUnusable extends Error {
+  override readonly name: string = "SourceUnusable"
+  readonly problems: readonly { path: string; reason: string }[]
+
+  constructor(problems: readonly { path: string; reason: string }[]) {
+    const lines = problems.slice(0, 20).map(({ path, reason }) => `${path}: ${reason}`)
+    if (problems.length > lines.length) lines.push(`and ${problems.length - lines.length} more`)
+    super(`nothing was sent, because of\n  ${lines.join("\n  ")}`)
+    this.problems = problems
+  }
+}
+
+/** Names that exist where a delivery should be put. Nothing was moved. */
+export class DestinationExists extends Error {
+  override readonly name: string = "DestinationExists"
+  readonly paths: readonly string[]
+
+  constructor(paths: readonly string[]) {
+    const shown = paths.slice(0, 10).join(", ")
+    const rest = paths.length > 10 ? ` and ${paths.length - 10} more` : ""
+    super(`${shown}${rest} already exists; choose another folder, or ask to overwrite or to rename`)
+    this.paths = paths
+  }
+}
+
+/** No room, either on this machine or at the relay. */
+export class DiskFull extends Error {
+  override readonly name: string = "DiskFull"
+  readonly machine: "here" | "relay"
+  readonly neededBytes: number | undefined
+  readonly freeBytes: number | undefined
+
+  constructor(
+    machine: "here" | "relay",
+    message: string,
+    sizes: { neededBytes?: number; freeBytes?: number; cause?: unknown } = {},
+  ) {
+    super(message, { cause: sizes.cause })
+    this.machine = machine
+    this.neededBytes = sizes.neededBytes
+    this.freeBytes = sizes.freeBytes
+  }
+}
+
+/** Another process holds the journal, the destination or the record that this call needs. */
+export class Locked extends Error {
+  override readonly name: string = "Locked"
+  readonly path: string
+  readonly pid: number
+
+  constructor(path: string, pid: number, what: string) {
+    super(`process ${pid} is already ${what}; wait for it, or stop it and run this again`)
+    this.path = path
+    this.pid = pid
+  }
+}
