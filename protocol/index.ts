@@ -43,3 +43,5 @@ export {
   x25519KeyPair,
   x25519PublicKey,
 } from "#crypto-provider"
+export { type Json, type JsonObject, parseId } from "./json.js"
+export * from "./messages.js"

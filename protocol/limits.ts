@@ -38,6 +38,15 @@ export const maxPartBytes: number = 1 * MIB
 /** Parts of the largest body: eight growing ones over the first 4608 KiB, then 1 MiB each. */
 export const maxParts: number = 8 + Math.ceil((maxBodyBytes - 4608 * KIB) / MIB)
 
+/** Lengths of the records of fixed size. */
+export const recordBytes: Readonly<
+  Record<"header" | "stamp" | "receipt" | "head" | "tombstone", number>
+> = { header: 184, stamp: 244, receipt: 172, head: 148, tombstone: 89 }
+/** Suite 2 for a key of 4096 bits: 40 + 512 + 1120 + 32 + 512 + 16. */
+export const maxEnvelopeBytes: number = 2232
+/** A bundle with a modulus of 4096 bits and every optional key. */
+export const maxBundleBytes: number = 1800
+
 /** What a relay does unless its operator says otherwise. */
 export interface RelayDefaults {
   readonly deliveryBytes: number
