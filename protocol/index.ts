@@ -45,3 +45,77 @@ export {
 } from "#crypto-provider"
 export { type Json, type JsonObject, parseId } from "./json.js"
 export * from "./messages.js"
+export * from "./login.js"
+export * from "./mega.js"
+export * from "./padding.js"
+export * from "./tree.js"
+export {
+  type Address,
+  type Bundle,
+  createIdentity,
+  type CreateIdentityOptions,
+  encodeAddress,
+  fingerprintWords,
+  hostOf,
+  type Identity,
+  identityFromKeys,
+  inboxIdBytes,
+  isBundleOf,
+  originOf,
+  parseAddress,
+  parseBundle,
+  type SecretKeys,
+} from "./identity.js"
+export type {
+  Authentication,
+  ClaimedSender,
+  PayloadFields,
+  ReplyTo,
+  Sender,
+  SenderClaim,
+  SenderMode,
+} from "./payload.js"
+export {
+  envelopeHash,
+  envelopeLength,
+  type EnvelopeParts,
+  envelopeSuite,
+  type OpenedEnvelope,
+  openEnvelope,
+  type OpenEnvelopeInput,
+  parseEnvelope,
+  sealEnvelope,
+  type SealEnvelopeInput,
+} from "./envelope.js"
+export {
+  chainHead,
+  type ChainLink,
+  type DeliveryRecord,
+  emptyChainHead,
+  encodeHead,
+  type EncodeHeadInput,
+  encodeReceipt,
+  type EncodeReceiptInput,
+  encodeStamp,
+  type EncodeStampInput,
+  encodeTombstone,
+  type Head,
+  headBytes,
+  openStampSource,
+  parseHead,
+  parseReceipt,
+  parseStamp,
+  parseTombstone,
+  type Receipt,
+  receiptBytes,
+  type Stamp,
+  stampBytes,
+  stampEpoch,
+  type StampSource,
+  type Tombstone,
+  tombstoneBytes,
+  type TombstoneReason,
+  verifyHead,
+  verifyReceipt,
+  verifyStamp,
+} from "./records.js"
