@@ -22,6 +22,7 @@ export type LabelName =
   | "receipt"
   | "head"
   | "chal"
+  | "minute"
 
 const known = new Map<LabelName, Uint8Array>()
 
