@@ -5,6 +5,7 @@ import type { Random } from "./crypto/provider.js"
 import { rsaUnwrap, rsaWrap } from "./crypto/rsa.js"
 import { xwingCiphertextBytes, xwingEncapsulate, type XwingKeys } from "./crypto/xwing.js"
 import { FormatError, OpenError } from "./errors.js"
+import { checkKeyCommit, type Header, headerHash, parseHeader } from "./header.js"
 import type { Bundle, Identity } from "./identity.js"
 import { label } from "./labels.js"
 import { gcmTagBytes } from "./limits.js"
@@ -186,6 +187,31 @@ export function readPayload(
     ? claimedSender(payload, claim, context.binding, context.authSeed)
     : { mode: "none" }
   return { payload: fields, authentication }
+}
+
+export interface OpenedDelivery extends OpenedEnvelope {
+  readonly header: Header
+  readonly headerHash: Uint8Array
+}
+
+/**
+ * Opens an envelope against the header it came with: the header parses, its hash is the one sealed
+ * inside, and the secret is the one it commits to. Throws OpenError and nothing else.
+ */
+export async function openDelivery(input: {
+  readonly identity: Identity
+  readonly header: Uint8Array
+  readonly envelope: Uint8Array
+}): Promise<OpenedDelivery> {
+  const header = orOpenError(() => parseHeader(input.header))
+  const hash = headerHash(input.header)
+  const opened = await openEnvelope({
+    identity: input.identity,
+    envelope: input.envelope,
+    headerHash: hash,
+  })
+  checkKeyCommit({ ds: opened.payload.ds, header })
+  return { ...opened, header, headerHash: hash }
 }
 
 export function orOpenError<T>(parse: () => T): T {

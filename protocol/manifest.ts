@@ -1,0 +1,369 @@
+// The sealed list of what a delivery holds, and the commitment to each entry of it
+// (docs/protocol.md §4.2, §4.3). Everything here may come from a hostile sender: counts and lengths
+// are held against what is there before anything is allocated for them.
+import { ByteReader, concatBytes, equalBytes, parseUtf8, u64, utf8 } from "./bytes.js"
+import { FormatError, OpenError } from "./errors.js"
+import { checkKeyCommit, type DeliverySecret, deriveDeliveryKeys, type Header } from "./header.js"
+import { label } from "./labels.js"
+import { maxBodyBytes, maxEntries, maxManifestPlainBytes, maxNoteBytes } from "./limits.js"
+import { gridCount, metaMac } from "./mega.js"
+import { paddedBodyLength, paddedManifestLength } from "./padding.js"
+import { checkPath, checkPaths, checkTree } from "./paths.js"
+import { treeRoot } from "./tree.js"
+import { gcmOpen, gcmSeal, hmacSha256, sha256 } from "#crypto-provider"
+
+export interface FileEntry {
+  readonly type: "file"
+  /** UTF-8 as the sender had it, components separated by "/". */
+  readonly path: Uint8Array
+  readonly size: number
+  readonly executable: boolean
+  /** 0 = not told, which is the default: times identify. */
+  readonly mtimeMs: number
+  /** 16 random bytes, for this file alone. */
+  readonly key: Uint8Array
+  /** 8 random bytes. */
+  readonly nonce: Uint8Array
+  /** 16 bytes for each chunk of the grid, in one buffer. */
+  readonly chunkMacs: Uint8Array
+}
+
+export interface DirectoryEntry {
+  readonly type: "directory"
+  readonly path: Uint8Array
+  readonly mtimeMs: number
+}
+
+export type Entry = FileEntry | DirectoryEntry
+
+/** Where in the body the file starts; for a directory, the file behind it. */
+interface Placed {
+  readonly bodyOffset: number
+}
+
+export interface OpenedFileEntry extends FileEntry, Placed {
+  readonly metaMac: Uint8Array
+}
+
+export interface OpenedDirectoryEntry extends DirectoryEntry, Placed {}
+
+export type OpenedEntry = OpenedFileEntry | OpenedDirectoryEntry
+
+export interface Manifest {
+  readonly note: string
+  readonly entries: readonly OpenedEntry[]
+  readonly contentLength: number
+}
+
+// One entry
+
+const fileType = 1
+const directoryType = 2
+const executableFlag = 1
+/** All of an entry but its path and chunk MACs. */
+const entryFixedBytes = 1 + 1 + 2 + 8 + 8 + 8 + 16 + 8 + 8 + 4 + 2
+/** Its length in the manifest, and a path of one byte. */
+const smallestEntryBytes = 4 + entryFixedBytes + 1
+
+function entryLength(entry: Entry): number {
+  const macs = entry.type === "file" ? entry.chunkMacs.length : 0
+  return entryFixedBytes + entry.path.length + macs
+}
+
+/** An entry as it stands in the manifest, without its length. The meta-MAC follows from the rest. */
+export function encodeEntry(entry: Entry & Placed): Uint8Array {
+  const bytes = new Uint8Array(entryLength(entry))
+  const view = new DataView(bytes.buffer)
+  const isFile = entry.type === "file"
+  const size = isFile ? entry.size : 0
+  bytes[0] = isFile ? fileType : directoryType
+  bytes[1] = isFile && entry.executable ? executableFlag : 0
+  view.setUint16(2, entry.path.length)
+  bytes.set(entry.path, 4)
+  let at = 4 + entry.path.length
+  for (const value of [size, entry.mtimeMs, entry.bodyOffset]) {
+    bytes.set(u64(value), at)
+    at += 8
+  }
+  if (isFile) {
+    checkFile(entry)
+    bytes.set(entry.key, at)
+    bytes.set(entry.nonce, at + 16)
+    bytes.set(metaMac(entry), at + 24)
+    view.setUint32(at + 32, entry.chunkMacs.length / 16)
+    bytes.set(entry.chunkMacs, at + 36)
+  }
+  return bytes
+}
+
+function checkFile({ size, key, nonce, chunkMacs }: FileEntry): void {
+  if (size > maxBodyBytes) throw new FormatError("entry.size", "above 64 GiB")
+  if (key.length !== 16 || nonce.length !== 8) {
+    throw new RangeError("a file's key is 16 bytes and its nonce 8")
+  }
+  if (chunkMacs.length !== 16 * gridCount(size)) {
+    throw new RangeError("chunk MACs are 16 bytes for each chunk of the grid")
+  }
+}
+
+/** Strict: accepts what `encodeEntry` makes and nothing else. `what` names the entry in errors. */
+export function parseEntry(bytes: Uint8Array, what: string = "entry"): OpenedEntry {
+  return readEntry(bytes, what).entry
+}
+
+function readEntry(bytes: Uint8Array, what: string): { entry: OpenedEntry; text: string } {
+  const reader = new ByteReader(bytes, what)
+  const type = reader.u8("type")
+  if (type !== fileType && type !== directoryType) reader.refuse("type", "unknown")
+  const flags = reader.u8("flags")
+  if (flags > (type === fileType ? executableFlag : 0)) {
+    reader.refuse("flags", "unknown bits are set")
+  }
+  const path = reader.take(reader.u16("path length"), "path")
+  const text = checkPath(path, `${what}.path`)
+  const size = reader.u64("size")
+  const mtimeMs = reader.u64("time")
+  const bodyOffset = reader.u64("body offset")
+  if (type === directoryType) {
+    if (size !== 0) reader.refuse("size", "a directory has none")
+    reader.zeros(16 + 8 + 8 + 4, "keys")
+    reader.zeros(2, "extension")
+    reader.end()
+    return { entry: { type: "directory", path, mtimeMs, bodyOffset }, text }
+  }
+  if (size > maxBodyBytes) reader.refuse("size", "above 64 GiB")
+  const key = reader.take(16, "key")
+  const nonce = reader.take(8, "nonce")
+  const mac = reader.take(8, "meta-MAC")
+  const chunkCount = reader.u32("chunk count")
+  if (chunkCount !== gridCount(size)) reader.refuse("chunk count", "not the grid's for this size")
+  const chunkMacs = reader.take(16 * chunkCount, "chunk MACs")
+  reader.zeros(2, "extension")
+  reader.end()
+  if (!equalBytes(mac, metaMac({ key, chunkMacs }))) {
+    reader.refuse("meta-MAC", "does not follow from the chunk MACs")
+  }
+  const executable = flags === executableFlag
+  const entry: OpenedFileEntry = {
+    type: "file",
+    path,
+    size,
+    executable,
+    mtimeMs,
+    key,
+    nonce,
+    chunkMacs,
+    bodyOffset,
+    metaMac: mac,
+  }
+  return { entry, text }
+}
+
+// The commitment to the note and to each entry
+
+/** The index that stands for the note: no entry has it. */
+const noteIndex = new Uint8Array(8).fill(255)
+
+/** r_i: what hides entry `index` as long as it is not shown. */
+export function entryBlinding(blinding: Uint8Array, index: number): Uint8Array {
+  return hmacSha256(blinding, u64(index))
+}
+
+export function noteBlinding(blinding: Uint8Array): Uint8Array {
+  return hmacSha256(blinding, noteIndex)
+}
+
+/** `entry` is encoded; `r` is its blinding. */
+export function entryLeaf(input: {
+  readonly index: number
+  readonly r: Uint8Array
+  readonly entry: Uint8Array
+}): Uint8Array {
+  return sha256(concatBytes(label("oleaf"), u64(input.index), input.r, sha256(input.entry)))
+}
+
+/** `note` is UTF-8. An empty note has a leaf too. */
+export function noteLeaf(input: { readonly r: Uint8Array; readonly note: Uint8Array }): Uint8Array {
+  return sha256(concatBytes(label("oleaf"), noteIndex, input.r, sha256(input.note)))
+}
+
+export function openRootOf(input: {
+  readonly entryCount: number
+  readonly noteLeaf: Uint8Array
+  /** The root of the tree over the entries' leaves. */
+  readonly entriesRoot: Uint8Array
+}): Uint8Array {
+  return sha256(label("oroot"), u64(input.entryCount), input.noteLeaf, input.entriesRoot)
+}
+
+/** Collects the leaves of all entries in one buffer. */
+class Commitment {
+  readonly #blinding: Uint8Array
+  readonly #noteLeaf: Uint8Array
+  readonly #leaves: Uint8Array
+  #count = 0
+
+  constructor(blinding: Uint8Array, note: Uint8Array, entryCount: number) {
+    this.#blinding = blinding
+    this.#noteLeaf = noteLeaf({ r: noteBlinding(blinding), note })
+    this.#leaves = new Uint8Array(32 * entryCount)
+  }
+
+  add(entry: Uint8Array): void {
+    const index = this.#count++
+    const r = entryBlinding(this.#blinding, index)
+    this.#leaves.set(entryLeaf({ index, r, entry }), 32 * index)
+  }
+
+  root(): Uint8Array {
+    return openRootOf({
+      entryCount: this.#count,
+      noteLeaf: this.#noteLeaf,
+      entriesRoot: treeRoot(this.#leaves),
+    })
+  }
+}
+
+/** The leaves of all entries, for whoever shows one of them: 32 bytes each. */
+export function entryLeaves(blinding: Uint8Array, entries: readonly OpenedEntry[]): Uint8Array {
+  const leaves = new Uint8Array(32 * entries.length)
+  entries.forEach((entry, index) => {
+    const r = entryBlinding(blinding, index)
+    leaves.set(entryLeaf({ index, r, entry: encodeEntry(entry) }), 32 * index)
+  })
+  return leaves
+}
+
+// The manifest
+
+const prefixBytes = 8 + 8 + 4 + 4
+
+export interface SealManifestInput extends DeliverySecret {
+  readonly bodyRoot: Uint8Array
+  readonly note: string
+  readonly entries: readonly Entry[]
+}
+
+export interface SealedManifest {
+  readonly ciphertext: Uint8Array
+  readonly manifestHash: Uint8Array
+  readonly openRoot: Uint8Array
+  readonly contentLength: number
+}
+
+/**
+ * Seals once: under one `ds` and `deliveryId` the key and nonce are always the same, so a second,
+ * different manifest under them would give both away. Throws FormatError for paths that may not be
+ * and for more than the format holds.
+ */
+export function sealManifest(input: SealManifestInput): SealedManifest {
+  const { ds, deliveryId, bodyRoot, entries } = input
+  const keys = deriveDeliveryKeys({ ds, deliveryId })
+  const note = utf8(input.note)
+  if (note.length > maxNoteBytes) throw new FormatError("note", "over 16 KiB")
+  if (entries.length > maxEntries) {
+    throw new FormatError("entries", `${entries.length} where a delivery holds ${maxEntries}`)
+  }
+  checkPaths(entries)
+  let used = prefixBytes + note.length
+  let contentLength = 0
+  for (const entry of entries) {
+    used += 4 + entryLength(entry)
+    if (entry.type === "file") contentLength += entry.size
+  }
+  if (used > maxManifestPlainBytes) {
+    throw new FormatError("entries", "their names and keys fill more than 64 MiB")
+  }
+  if (contentLength > maxBodyBytes) throw new FormatError("entries", "more than 64 GiB in all")
+
+  const plaintext = new Uint8Array(paddedManifestLength(used))
+  const view = new DataView(plaintext.buffer)
+  plaintext.set(utf8("KNHM"))
+  plaintext[4] = 1
+  plaintext.set(u64(contentLength), 8)
+  view.setUint32(16, entries.length)
+  view.setUint32(20, note.length)
+  plaintext.set(note, prefixBytes)
+  const commitment = new Commitment(keys.blinding, note, entries.length)
+  let at = prefixBytes + note.length
+  let bodyOffset = 0
+  for (const entry of entries) {
+    const encoded = encodeEntry({ ...entry, bodyOffset })
+    commitment.add(encoded)
+    view.setUint32(at, encoded.length)
+    plaintext.set(encoded, at + 4)
+    at += 4 + encoded.length
+    if (entry.type === "file") bodyOffset += entry.size
+  }
+  const openRoot = commitment.root()
+  const aad = manifestAad({ deliveryId, bodyRoot, openRoot })
+  const ciphertext = gcmSeal({ key: keys.manifest, aad, plaintext })
+  return { ciphertext, manifestHash: sha256(ciphertext), openRoot, contentLength }
+}
+
+function manifestAad(bound: Pick<Header, "deliveryId" | "bodyRoot" | "openRoot">): Uint8Array {
+  return concatBytes(label("manif"), bound.deliveryId, bound.bodyRoot, bound.openRoot)
+}
+
+export interface OpenManifestInput {
+  readonly ds: Uint8Array
+  /** From a header whose hash is the one in an opened envelope. */
+  readonly header: Header
+  readonly ciphertext: Uint8Array
+}
+
+/**
+ * Throws OpenError when this is not the manifest that the header names, and FormatError when its
+ * sender made it wrong. The entries hold views into one buffer.
+ */
+export function openManifest({ ds, header, ciphertext }: OpenManifestInput): Manifest {
+  const keys = checkKeyCommit({ ds, header })
+  if (ciphertext.length !== header.manifestLength) throw new OpenError()
+  if (!equalBytes(sha256(ciphertext), header.manifestHash)) throw new OpenError()
+  const plaintext = gcmOpen({ key: keys.manifest, aad: manifestAad(header), ciphertext })
+
+  const reader = new ByteReader(plaintext, "manifest")
+  reader.expectAscii("KNHM", "magic")
+  reader.expectU8(1, "version")
+  reader.zeros(3, "reserved")
+  const contentLength = reader.u64("content length")
+  const entryCount = reader.u32("entry count")
+  const noteLength = reader.u32("note length")
+  if (noteLength > maxNoteBytes) reader.refuse("note length", "over 16 KiB")
+  const noteText = reader.take(noteLength, "note")
+  const note = parseUtf8(noteText, "manifest.note")
+  if (entryCount > maxEntries) reader.refuse("entry count", `above ${maxEntries}`)
+  if (entryCount * smallestEntryBytes > reader.remaining) {
+    reader.refuse("entry count", "more than there is room for")
+  }
+  if (header.bodyLength !== paddedBodyLength(contentLength)) {
+    reader.refuse("content length", "does not pad to the body's length")
+  }
+
+  const commitment = new Commitment(keys.blinding, noteText, entryCount)
+  const entries: OpenedEntry[] = []
+  const texts: string[] = []
+  let bodyOffset = 0
+  for (let index = 0; index < entryCount; index++) {
+    const bytes = reader.take(reader.u32("entry length"), "entry")
+    const { entry, text } = readEntry(bytes, `entry ${index}`)
+    if (entry.bodyOffset !== bodyOffset) {
+      reader.refuse(`entry ${index}.body offset`, "not where the entry before it ends")
+    }
+    if (entry.type === "file") bodyOffset += entry.size
+    if (bodyOffset > contentLength) reader.refuse(`entry ${index}.size`, "beyond the content")
+    commitment.add(bytes)
+    entries.push(entry)
+    texts.push(text)
+  }
+  if (bodyOffset !== contentLength) reader.refuse("content length", "more than the entries fill")
+  if (plaintext.length !== paddedManifestLength(reader.offset)) {
+    reader.refuse("length", "not the padded one")
+  }
+  reader.zeros(reader.remaining, "padding")
+  checkTree(entries, texts)
+  if (!equalBytes(commitment.root(), header.openRoot)) {
+    reader.refuse("open root", "the header's is not that of these entries")
+  }
+  return { note, entries, contentLength }
+}
