@@ -78,15 +78,18 @@ export class SourceChanged extends Error {
   }
 }
 
-/** Sources that cannot be sent as they are, found before anything was sent. */
+/** Sources that cannot be sent as they are; as far as possible found before anything is sent. */
 export class SourceUnusable extends Error {
   override readonly name: string = "SourceUnusable"
   readonly problems: readonly { path: string; reason: string }[]
 
-  constructor(problems: readonly { path: string; reason: string }[]) {
+  constructor(
+    problems: readonly { path: string; reason: string }[],
+    lead: string = "nothing was sent, because of",
+  ) {
     const lines = problems.slice(0, 20).map(({ path, reason }) => `${path}: ${reason}`)
     if (problems.length > lines.length) lines.push(`and ${problems.length - lines.length} more`)
-    super(`nothing was sent, because of\n  ${lines.join("\n  ")}`)
+    super(`${lead}\n  ${lines.join("\n  ")}`)
     this.problems = problems
   }
 }

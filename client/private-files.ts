@@ -1,0 +1,71 @@
+/** Files that only their owner may read, replaced so that a crash leaves the old one or the new one. */
+import { constants, type PathLike } from "node:fs"
+import { link, mkdir, open, rename, rm } from "node:fs/promises"
+import path from "node:path"
+import { random, toHex } from "../protocol/index.js"
+
+export async function makePrivateFolder(folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true, mode: 0o700 })
+}
+
+/** Replaces what was there. Durable when this ends. */
+export async function replacePrivateFile(file: string, content: Uint8Array): Promise<void> {
+  const temporary = await writeBeside(file, content)
+  try {
+    await rename(temporary, file)
+  } catch (error) {
+    await rm(temporary, { force: true })
+    throw error
+  }
+  await syncFolder(path.dirname(file))
+}
+
+/** Leaves what is there alone; false when there was something. Durable when this ends. */
+export async function placePrivateFile(file: string, content: Uint8Array): Promise<boolean> {
+  const temporary = await writeBeside(file, content)
+  try {
+    // A link, unlike a rename, never replaces a file that is there.
+    await link(temporary, file)
+  } catch (error) {
+    if (errorCode(error) === "EEXIST") return false
+    throw error
+  } finally {
+    await rm(temporary, { force: true })
+  }
+  await syncFolder(path.dirname(file))
+  return true
+}
+
+async function writeBeside(file: string, content: Uint8Array): Promise<string> {
+  const temporary = `${file}.${toHex(random(8))}.tmp`
+  const handle = await open(
+    temporary,
+    constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+    0o600,
+  )
+  try {
+    await handle.writeFile(content)
+    await handle.sync()
+  } catch (error) {
+    await rm(temporary, { force: true })
+    throw error
+  } finally {
+    await handle.close()
+  }
+  return temporary
+}
+
+export async function syncFolder(folder: PathLike): Promise<void> {
+  const handle = await open(folder, constants.O_RDONLY)
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+export function errorCode(error: unknown): string | undefined {
+  return error instanceof Error && "code" in error && typeof error.code === "string"
+    ? error.code
+    : undefined
+}

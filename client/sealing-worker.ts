@@ -1,0 +1,17 @@
+/** The thread around `UnitWorker`: one task in, one result out, in order. */
+import { parentPort, workerData } from "node:worker_threads"
+import { type UnitTask, UnitWorker } from "./unit-work.js"
+
+// Only `SealingPool` starts this file, and this is what it hands over.
+const buffers = workerData as readonly SharedArrayBuffer[]
+const worker = new UnitWorker(buffers.map((buffer) => new Uint8Array(buffer)))
+
+parentPort?.on("message", (task: UnitTask | "close") => {
+  if (task === "close") {
+    worker.close()
+    parentPort?.close()
+    return
+  }
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- threads have no origin
+  parentPort?.postMessage(worker.run(task))
+})

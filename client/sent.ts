@@ -1,0 +1,185 @@
+/** What stays of a delivery at its sender: enough to ask about it and to take it back. */
+import { mkdir, readdir, readFile, rm } from "node:fs/promises"
+import path from "node:path"
+import {
+  FormatError,
+  fromBase64url,
+  parseId,
+  parseStatusReply,
+  RelayRefusal,
+  type StatusReply,
+  toBase64url,
+  utf8,
+} from "../protocol/index.js"
+import { DeliveryGone } from "./errors.js"
+import { errorCode, replacePrivateFile } from "./private-files.js"
+import type { CallOptions } from "./progress.js"
+import { callOf } from "./relay.js"
+import { RelayClient } from "./relay-client.js"
+import type { ClientState } from "./state.js"
+
+export interface SentRecord {
+  readonly id: string
+  readonly origin: string
+  readonly addresses: readonly string[]
+  readonly receipts: readonly { readonly address: string; readonly receipt: Uint8Array }[]
+  readonly acceptedMs: number
+  readonly expiresMs: number
+  readonly entries: number
+  readonly contentBytes: number
+}
+
+export interface SentOptions extends CallOptions {
+  id: string
+  state: ClientState
+}
+
+export type DeliveryStatus = StatusReply
+
+interface StoredRecord extends SentRecord {
+  readonly deleteCapability: Uint8Array
+}
+
+function folderOf(state: ClientState): string {
+  return path.join(state.folder, "sent")
+}
+
+function fileOf(state: ClientState, id: string): string {
+  return path.join(folderOf(state), parseId(id))
+}
+
+export async function keepSent(
+  state: ClientState,
+  record: SentRecord,
+  deleteCapability: Uint8Array,
+): Promise<void> {
+  await mkdir(folderOf(state), { recursive: true, mode: 0o700 })
+  const stored = {
+    v: 1,
+    ...record,
+    receipts: record.receipts.map(({ address, receipt }) => ({
+      address,
+      receipt: toBase64url(receipt),
+    })),
+    deleteCapability: toBase64url(deleteCapability),
+  }
+  await replacePrivateFile(fileOf(state, record.id), utf8(`${JSON.stringify(stored)}\n`))
+}
+
+/** Oldest first. */
+export async function listSent(state: ClientState): Promise<SentRecord[]> {
+  let names: string[]
+  try {
+    names = await readdir(folderOf(state))
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return []
+    throw error
+  }
+  const records: SentRecord[] = []
+  for (const name of names.filter((name) => /^[0-9a-f]{32}$/.test(name))) {
+    const { deleteCapability: _, ...record } = await readSent(state, name)
+    records.push(record)
+  }
+  return records.sort((a, b) => a.acceptedMs - b.acceptedMs)
+}
+
+/** What the relay tells a sender about its delivery. */
+export async function deliveryStatus(options: SentOptions): Promise<DeliveryStatus> {
+  return askAsSender(options, (client, request) =>
+    client.json(
+      { ...request, method: "GET", path: `/v1/deliveries/${options.id}/status` },
+      parseStatusReply,
+    ),
+  )
+}
+
+/** Deletes the delivery for all its recipients. */
+export async function revokeDelivery(options: SentOptions): Promise<void> {
+  await askAsSender(options, (client, request) =>
+    client.nothing({ ...request, method: "DELETE", path: `/v1/deliveries/${options.id}` }),
+  )
+}
+
+/** Erases the local record; the delivery stays at the relay, out of this client's reach. */
+export async function forgetSent(options: { id: string; state: ClientState }): Promise<void> {
+  await rm(fileOf(options.state, options.id), { force: true })
+}
+
+async function askAsSender<T>(
+  options: SentOptions,
+  ask: (client: RelayClient, request: CallOptions & { credential: Uint8Array }) => Promise<T>,
+): Promise<T> {
+  const { origin, deleteCapability } = await readSent(options.state, options.id)
+  const client = new RelayClient({ origin })
+  try {
+    return await ask(client, { credential: deleteCapability, ...callOf(options) })
+  } catch (error) {
+    if (error instanceof RelayRefusal && error.code === "not_found") {
+      throw new DeliveryGone(
+        options.id,
+        "unknown",
+        `${origin} no longer knows this delivery; a relay forgets one 30 days after its end`,
+      )
+    }
+    throw error
+  } finally {
+    client.close()
+  }
+}
+
+async function readSent(state: ClientState, id: string): Promise<StoredRecord> {
+  let text: string
+  try {
+    text = await readFile(fileOf(state, id), "utf8")
+  } catch (error) {
+    if (errorCode(error) !== "ENOENT") throw error
+    throw new DeliveryGone(
+      id,
+      "unknown",
+      `no delivery ${id} was sent from here; list what was sent`,
+    )
+  }
+  return parseStored(JSON.parse(text))
+}
+
+function parseStored(value: unknown): StoredRecord {
+  const object = objectOf(value) ?? {}
+  const text = (field: string) => {
+    const found = object[field]
+    if (typeof found !== "string") throw damaged(field)
+    return found
+  }
+  const count = (field: string) => {
+    const found = object[field]
+    if (typeof found !== "number") throw damaged(field)
+    return found
+  }
+  const list = (field: string): unknown[] => {
+    const found = object[field]
+    if (!Array.isArray(found)) throw damaged(field)
+    return found
+  }
+  return {
+    id: parseId(text("id")),
+    origin: text("origin"),
+    addresses: list("addresses").filter((address) => typeof address === "string"),
+    receipts: list("receipts").map((item) => {
+      const { address, receipt } = objectOf(item) ?? {}
+      if (typeof address !== "string" || typeof receipt !== "string") throw damaged("receipts")
+      return { address, receipt: fromBase64url(receipt) }
+    }),
+    acceptedMs: count("acceptedMs"),
+    expiresMs: count("expiresMs"),
+    entries: count("entries"),
+    contentBytes: count("contentBytes"),
+    deleteCapability: fromBase64url(text("deleteCapability")),
+  }
+}
+
+function damaged(field: string): FormatError {
+  return new FormatError(`sent record.${field}`, "damaged")
+}
+
+function objectOf(value: unknown): Record<string, unknown> | undefined {
+  return typeof value === "object" && value !== null ? { ...value } : undefined
+}

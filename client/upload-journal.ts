@@ -1,0 +1,337 @@
+/**
+ * What an upload must not forget if this process ends: its secrets, and the leaf of every part before
+ * that part is first on the wire (docs/protocol.md §8). The secrets make it a file to protect: it is
+ * 0600, and removed when the receipt is in hand.
+ *
+ * Without a file the same record lives in memory only, for sources that cannot be read twice.
+ */
+import { rm } from "node:fs/promises"
+import {
+  ByteReader,
+  concatBytes,
+  equalBytes,
+  FormatError,
+  fromHex,
+  headerBytes,
+  parseUtf8,
+  random,
+  toHex,
+  u16,
+  u32,
+  u64,
+  utf8,
+} from "../protocol/index.js"
+import { AppendLog, createLog, type LogRecord, reopenLog } from "./append-log.js"
+import type { ScannedEntry } from "./scan.js"
+
+const magic = "KNHUPL1\n"
+const types = { start: 1, entries: 2, upload: 3, macs: 4, leaf: 5, finish: 6 } as const
+
+/** What is drawn once for a delivery and never again. */
+export interface UploadSecrets {
+  readonly ds: Uint8Array
+  readonly deliveryId: Uint8Array
+  readonly idempotencyKey: Uint8Array
+  readonly deleteCapability: Uint8Array
+}
+
+export interface FileSecrets {
+  readonly key: Uint8Array
+  readonly nonce: Uint8Array
+}
+
+export interface StartedUpload {
+  readonly id: string
+  readonly token: Uint8Array
+}
+
+export interface FinishRecord {
+  readonly header: Uint8Array
+  readonly envelopes: readonly Uint8Array[]
+}
+
+/** What the journal remembers of an entry: enough to tell that it is the same one. */
+interface EntryRecord extends FileSecrets {
+  readonly scanned: Uint8Array
+}
+
+export class UploadJournal {
+  readonly secrets: UploadSecrets
+  /** One for each entry; folders have one too, unused. */
+  readonly fileSecrets: FileSecrets[]
+  /** By index of the part. */
+  readonly leaves: (Uint8Array | undefined)[] = []
+  upload: StartedUpload | undefined
+  finish: FinishRecord | undefined
+  readonly #log: AppendLog | undefined
+  #macs: Uint8Array
+  #macKnown: Uint8Array
+
+  constructor(log: AppendLog | undefined, secrets: UploadSecrets, fileSecrets: FileSecrets[]) {
+    this.#log = log
+    this.secrets = secrets
+    this.fileSecrets = fileSecrets
+    this.#macs = new Uint8Array(0)
+    this.#macKnown = new Uint8Array(0)
+  }
+
+  hasMacs(firstChunk: number, count: number): boolean {
+    for (let i = firstChunk; i < firstChunk + count; i++) if (this.#macKnown[i] !== 1) return false
+    return true
+  }
+
+  macs(firstChunk: number, count: number): Uint8Array {
+    return this.#macs.subarray(16 * firstChunk, 16 * (firstChunk + count))
+  }
+
+  /** False when one of them is known and differs: the source is not what it was. */
+  addMacs(firstChunk: number, macs: Uint8Array): boolean {
+    const count = macs.length / 16
+    if (this.hasMacs(firstChunk, count)) return equalBytes(this.macs(firstChunk, count), macs)
+    for (let i = 0; i < count; i++) {
+      const mac = macs.subarray(16 * i, 16 * i + 16)
+      if (this.hasMacs(firstChunk + i, 1) && !equalBytes(this.macs(firstChunk + i, 1), mac)) {
+        return false
+      }
+    }
+    this.#putMacs(firstChunk, macs)
+    this.#log?.append(types.macs, concatBytes(u32(firstChunk), macs))
+    return true
+  }
+
+  #putMacs(firstChunk: number, macs: Uint8Array): void {
+    const end = firstChunk + macs.length / 16
+    if (end > this.#macKnown.length) {
+      const room = Math.max(end, 2 * this.#macKnown.length, 1024)
+      this.#macs = grown(this.#macs, 16 * room)
+      this.#macKnown = grown(this.#macKnown, room)
+    }
+    this.#macs.set(macs, 16 * firstChunk)
+    this.#macKnown.fill(1, firstChunk, end)
+  }
+
+  /** False when another leaf is known for this part: it must not be sent. */
+  addLeaf(part: number, leaf: Uint8Array): boolean {
+    const known = this.leaves[part]
+    if (known !== undefined) return equalBytes(known, leaf)
+    this.leaves[part] = leaf
+    this.#log?.append(types.leaf, concatBytes(u32(part), leaf))
+    return true
+  }
+
+  /** Ends when everything added before is on stable storage. */
+  async flush(): Promise<void> {
+    await this.#log?.flush()
+  }
+
+  async started(upload: StartedUpload): Promise<void> {
+    this.upload = upload
+    this.#log?.append(types.upload, concatBytes(fromHex(upload.id), upload.token))
+    await this.flush()
+  }
+
+  /** From here on the delivery is exactly these bytes and the manifest they name. */
+  async finishing(finish: FinishRecord): Promise<void> {
+    this.finish = finish
+    this.#log?.append(
+      types.finish,
+      concatBytes(
+        finish.header,
+        Uint8Array.of(finish.envelopes.length),
+        ...finish.envelopes.flatMap((envelope) => [u16(envelope.length), envelope]),
+      ),
+    )
+    await this.flush()
+  }
+
+  async close(): Promise<void> {
+    await this.#log?.close()
+  }
+
+  /** What a journal read from a file says, applied in order. */
+  replay(records: readonly LogRecord[]): void {
+    for (const { type, payload } of records) {
+      const reader = new ByteReader(payload, "upload journal")
+      switch (type) {
+        case types.upload:
+          this.upload = parseStarted(payload)
+          break
+        case types.macs: {
+          const firstChunk = reader.u32("chunk")
+          this.#putMacs(firstChunk, reader.take(reader.remaining, "MACs"))
+          break
+        }
+        case types.leaf:
+          this.leaves[reader.u32("part")] = reader.take(32, "leaf")
+          break
+        case types.finish: {
+          const header = reader.take(headerBytes, "header")
+          const envelopes: Uint8Array[] = []
+          for (let left = reader.u8("envelopes"); left > 0; left--) {
+            envelopes.push(reader.take(reader.u16("length"), "envelope"))
+          }
+          this.finish = { header, envelopes }
+          break
+        }
+        default:
+          throw new FormatError("upload journal", `a record of unknown type ${type}`)
+      }
+    }
+  }
+}
+
+export function drawUploadSecrets(): UploadSecrets {
+  return {
+    ds: random(32),
+    deliveryId: random(16),
+    idempotencyKey: random(16),
+    deleteCapability: random(32),
+  }
+}
+
+export function drawFileSecrets(): FileSecrets {
+  return { key: random(16), nonce: random(8) }
+}
+
+/** A new journal in place of whatever was there; without a file, one in memory. */
+export async function startUploadJournal(
+  file: string | undefined,
+  entries: readonly ScannedEntry[],
+): Promise<UploadJournal> {
+  const secrets = drawUploadSecrets()
+  const drawn = random(24 * entries.length)
+  const fileSecrets = entries.map((_, index) => ({
+    key: drawn.slice(24 * index, 24 * index + 16),
+    nonce: drawn.slice(24 * index + 16, 24 * index + 24),
+  }))
+  const log = file === undefined ? undefined : await createLog(file, magic)
+  if (log) {
+    log.append(types.start, encodeStart(secrets))
+    const batch = 1000
+    for (let from = 0; from < entries.length; from += batch) {
+      const records = entries.slice(from, from + batch).flatMap((entry, index) => {
+        const { key, nonce } = fileSecrets[from + index] ?? drawFileSecrets()
+        const scanned = encodeScanned(entry)
+        return [u16(scanned.length), scanned, key, nonce]
+      })
+      log.append(types.entries, concatBytes(...records))
+    }
+    await log.flush()
+  }
+  return new UploadJournal(log, secrets, fileSecrets)
+}
+
+export type Reopened =
+  | { kind: "none" }
+  | { kind: "resumed"; journal: UploadJournal }
+  /** `path` is the first entry that is not what it was. */
+  | { kind: "changed"; journal: UploadJournal; path: string }
+
+/** The journal an earlier run left behind, held against what the sources are now. */
+export async function reopenUploadJournal(
+  file: string,
+  entries: readonly ScannedEntry[],
+): Promise<Reopened> {
+  const reopened = await reopenLog(file, magic)
+  if (reopened === undefined) return { kind: "none" }
+  const { log, records } = reopened
+  try {
+    const [first, ...rest] = records
+    if (first === undefined || first.type !== types.start) {
+      await log.close()
+      return { kind: "none" }
+    }
+    const known: EntryRecord[] = []
+    let next = 0
+    for (; rest[next]?.type === types.entries; next++) {
+      known.push(...parseEntries(rest[next]?.payload ?? new Uint8Array(0)))
+    }
+    const journal = new UploadJournal(log, parseStart(first.payload), known)
+    journal.replay(rest.slice(next))
+    const path = firstDifference(known, entries)
+    return path === undefined ? { kind: "resumed", journal } : { kind: "changed", journal, path }
+  } catch (error) {
+    await log.close()
+    if (error instanceof FormatError) return { kind: "none" }
+    throw error
+  }
+}
+
+export async function removeJournal(file: string | undefined): Promise<void> {
+  if (file !== undefined) await rm(file, { force: true })
+}
+
+function firstDifference(
+  known: readonly EntryRecord[],
+  entries: readonly ScannedEntry[],
+): string | undefined {
+  for (const [index, entry] of entries.entries()) {
+    const record = known[index]
+    if (record === undefined || !equalBytes(record.scanned, encodeScanned(entry))) return entry.from
+  }
+  const gone = known[entries.length]
+  return gone && parseUtf8(gone.scanned.subarray(26), "path")
+}
+
+/** Everything about an entry that the manifest or a mark holds, in one byte string. */
+function encodeScanned(entry: ScannedEntry): Uint8Array {
+  const { mark } = entry
+  const fixed = new Uint8Array(26)
+  const view = new DataView(fixed.buffer)
+  fixed[0] = entry.type === "file" ? 1 : 2
+  fixed[1] = entry.executable ? 1 : 0
+  fixed.set(u64(mark.size), 2)
+  // A folder's time and number say nothing about what is sent of it, and change with its neighbours.
+  if (entry.type === "file") {
+    view.setBigInt64(10, mark.mtimeNs)
+    view.setBigUint64(18, mark.ino)
+  }
+  return concatBytes(fixed, utf8(entry.path))
+}
+
+function parseEntries(payload: Uint8Array): EntryRecord[] {
+  const reader = new ByteReader(payload, "upload journal")
+  const records: EntryRecord[] = []
+  while (reader.remaining > 0) {
+    records.push({
+      scanned: reader.take(reader.u16("length"), "entry"),
+      key: reader.take(16, "key"),
+      nonce: reader.take(8, "nonce"),
+    })
+  }
+  return records
+}
+
+function encodeStart(secrets: UploadSecrets): Uint8Array {
+  return concatBytes(
+    secrets.ds,
+    secrets.deliveryId,
+    secrets.idempotencyKey,
+    secrets.deleteCapability,
+  )
+}
+
+function parseStart(payload: Uint8Array): UploadSecrets {
+  const reader = new ByteReader(payload, "upload journal")
+  const secrets = {
+    ds: reader.take(32, "ds"),
+    deliveryId: reader.take(16, "delivery id"),
+    idempotencyKey: reader.take(16, "idempotency key"),
+    deleteCapability: reader.take(32, "delete capability"),
+  }
+  reader.end()
+  return secrets
+}
+
+function parseStarted(payload: Uint8Array): StartedUpload {
+  const reader = new ByteReader(payload, "upload journal")
+  const upload = { id: toHex(reader.take(16, "id")), token: reader.take(32, "token") }
+  reader.end()
+  return upload
+}
+
+function grown(bytes: Uint8Array, length: number): Uint8Array {
+  const larger = new Uint8Array(length)
+  larger.set(bytes)
+  return larger
+}
