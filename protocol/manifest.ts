@@ -8,7 +8,7 @@ import { label } from "./labels.js"
 import { maxBodyBytes, maxEntries, maxManifestPlainBytes, maxNoteBytes } from "./limits.js"
 import { gridCount, metaMac } from "./mega.js"
 import { paddedBodyLength, paddedManifestLength } from "./padding.js"
-import { checkPath, checkPaths, checkTree } from "./paths.js"
+import { checkPath, checkPaths, checkTree, pathKey } from "./paths.js"
 import { treeRoot } from "./tree.js"
 import { gcmOpen, gcmSeal, hmacSha256, sha256 } from "#crypto-provider"
 
@@ -70,21 +70,27 @@ function entryLength(entry: Entry): number {
   return entryFixedBytes + entry.path.length + macs
 }
 
-/** An entry as it stands in the manifest, without its length. The meta-MAC follows from the rest. */
-export function encodeEntry(entry: Entry & Placed): Uint8Array {
+function sizeOf(entry: Entry): number {
+  return entry.type === "file" ? entry.size : 0
+}
+
+/**
+ * An entry as it stands in the manifest, without its length. `bodyOffset` is the sum of the sizes
+ * before it; the meta-MAC follows from the rest.
+ */
+export function encodeEntry(entry: Entry, bodyOffset: number): Uint8Array {
   const bytes = new Uint8Array(entryLength(entry))
   const view = new DataView(bytes.buffer)
   const isFile = entry.type === "file"
-  const size = isFile ? entry.size : 0
   bytes[0] = isFile ? fileType : directoryType
   bytes[1] = isFile && entry.executable ? executableFlag : 0
   view.setUint16(2, entry.path.length)
   bytes.set(entry.path, 4)
   let at = 4 + entry.path.length
-  for (const value of [size, entry.mtimeMs, entry.bodyOffset]) {
-    bytes.set(u64(value), at)
-    at += 8
-  }
+  view.setBigUint64(at, BigInt(sizeOf(entry)))
+  bytes.set(u64(entry.mtimeMs), at + 8)
+  view.setBigUint64(at + 16, BigInt(bodyOffset))
+  at += 24
   if (isFile) {
     checkFile(entry)
     bytes.set(entry.key, at)
@@ -229,7 +235,7 @@ export function entryLeaves(blinding: Uint8Array, entries: readonly OpenedEntry[
   const leaves = new Uint8Array(32 * entries.length)
   entries.forEach((entry, index) => {
     const r = entryBlinding(blinding, index)
-    leaves.set(entryLeaf({ index, r, entry: encodeEntry(entry) }), 32 * index)
+    leaves.set(entryLeaf({ index, r, entry: encodeEntry(entry, entry.bodyOffset) }), 32 * index)
   })
   return leaves
 }
@@ -269,7 +275,7 @@ export function sealManifest(input: SealManifestInput): SealedManifest {
   let contentLength = 0
   for (const entry of entries) {
     used += 4 + entryLength(entry)
-    if (entry.type === "file") contentLength += entry.size
+    contentLength += sizeOf(entry)
   }
   if (used > maxManifestPlainBytes) {
     throw new FormatError("entries", "their names and keys fill more than 64 MiB")
@@ -288,12 +294,12 @@ export function sealManifest(input: SealManifestInput): SealedManifest {
   let at = prefixBytes + note.length
   let bodyOffset = 0
   for (const entry of entries) {
-    const encoded = encodeEntry({ ...entry, bodyOffset })
+    const encoded = encodeEntry(entry, bodyOffset)
     commitment.add(encoded)
     view.setUint32(at, encoded.length)
     plaintext.set(encoded, at + 4)
     at += 4 + encoded.length
-    if (entry.type === "file") bodyOffset += entry.size
+    bodyOffset += sizeOf(entry)
   }
   const openRoot = commitment.root()
   const aad = manifestAad({ deliveryId, bodyRoot, openRoot })
@@ -342,7 +348,7 @@ export function openManifest({ ds, header, ciphertext }: OpenManifestInput): Man
 
   const commitment = new Commitment(keys.blinding, noteText, entryCount)
   const entries: OpenedEntry[] = []
-  const texts: string[] = []
+  const pathKeys: string[] = []
   let bodyOffset = 0
   for (let index = 0; index < entryCount; index++) {
     const bytes = reader.take(reader.u32("entry length"), "entry")
@@ -350,18 +356,18 @@ export function openManifest({ ds, header, ciphertext }: OpenManifestInput): Man
     if (entry.bodyOffset !== bodyOffset) {
       reader.refuse(`entry ${index}.body offset`, "not where the entry before it ends")
     }
-    if (entry.type === "file") bodyOffset += entry.size
+    bodyOffset += sizeOf(entry)
     if (bodyOffset > contentLength) reader.refuse(`entry ${index}.size`, "beyond the content")
     commitment.add(bytes)
     entries.push(entry)
-    texts.push(text)
+    pathKeys.push(pathKey(text, entry.type))
   }
   if (bodyOffset !== contentLength) reader.refuse("content length", "more than the entries fill")
   if (plaintext.length !== paddedManifestLength(reader.offset)) {
     reader.refuse("length", "not the padded one")
   }
   reader.zeros(reader.remaining, "padding")
-  checkTree(entries, texts)
+  checkTree(pathKeys)
   if (!equalBytes(commitment.root(), header.openRoot)) {
     reader.refuse("open root", "the header's is not that of these entries")
   }

@@ -41,39 +41,38 @@ function isDots(path: Uint8Array, start: number, length: number): boolean {
  * sender calls this before anything is sent. Throws FormatError.
  */
 export function checkPaths(entries: readonly PathEntry[]): void {
-  checkTree(
-    entries,
-    entries.map((entry, index) => checkPath(entry.path, pathField(index))),
-  )
+  const keys: string[] = []
+  entries.forEach(({ path, type }, index) => {
+    keys.push(pathKey(checkPath(path, `entry ${index}.path`), type))
+  })
+  checkTree(keys)
 }
 
 /**
- * For paths that passed `checkPath`; `texts` are the same as text. Sorting with "/" as the lowest
- * character puts everything inside a folder right behind it, so neighbours are all there is to
- * compare. Collecting the folders instead would take memory that a hostile manifest multiplies by 64.
+ * What `checkTree` sorts: the path with "/" as the lowest character, so that everything inside a
+ * folder comes right behind it. NUL occurs in no path; two of them end one, and one goes on into a
+ * folder. The type comes last: of one path, a directory sorts before a file.
  */
-export function checkTree(entries: readonly PathEntry[], texts: readonly string[]): void {
-  // NUL occurs in no path. Two of them end a path, and one goes on into a folder.
-  const keys = texts.map(
-    (text, index) => `${text.replaceAll("/", "\0")}\0\0${entries[index]?.type ?? ""}`,
-  )
-  keys.sort()
-  let previous = ""
-  for (const key of keys) {
-    // "directory" comes before "file", so a file is compared with all that must not be there.
-    const end = previous.lastIndexOf("\0")
-    const clash = previous.endsWith("file") ? previous.slice(0, end) : previous.slice(0, end + 1)
-    if (previous !== "" && key.startsWith(clash)) {
-      const text = key.slice(0, key.lastIndexOf("\0") - 1).replaceAll("\0", "/")
+export function pathKey(path: string, type: PathEntry["type"]): string {
+  return `${path.replaceAll("/", "\0")}\0\0${type === "directory" ? "d" : "f"}`
+}
+
+/**
+ * Refuses two entries of one path, and a file that another entry lies in. Sorts `keys` and compares
+ * neighbours: collecting all folders instead would take memory that a hostile manifest multiplies
+ * by the depth of its paths.
+ */
+export function checkTree(keys: readonly string[]): void {
+  let previous: string | undefined
+  for (const key of keys.toSorted()) {
+    // Of a folder, only the folder or a file once more; of a file, also anything inside.
+    const clash = previous?.slice(0, previous.endsWith("f") ? -2 : -1)
+    if (clash !== undefined && key.startsWith(clash)) {
       throw new FormatError(
-        pathField(texts.lastIndexOf(text)),
+        `entry ${keys.lastIndexOf(key)}.path`,
         "also the path of another entry, or inside one that is a file",
       )
     }
     previous = key
   }
-}
-
-function pathField(index: number): string {
-  return `entry ${index}.path`
 }
