@@ -155,3 +155,40 @@ export {
   sealManifest,
   type SealManifestInput,
 } from "./manifest.js"
+export {
+  identityFileInfo,
+  type IdentityFileInfo,
+  openIdentity,
+  sealIdentity,
+  type SealIdentityOptions,
+} from "./key-file.js"
+export {
+  encodeLinkFragment,
+  encodeLinkUrl,
+  linkAccess,
+  linkInboxId,
+  type LinkParts,
+  type LinkUrl,
+  openLink,
+  type OpenLinkInput,
+  parseLink,
+  parseLinkFragment,
+  parseLinkUrl,
+  type SealedLink,
+  sealLink,
+  type SealLinkInput,
+} from "./link.js"
+export {
+  type DeliveryReport,
+  encodeReport,
+  type EntryReport,
+  makeReport,
+  type MakeReportInput,
+  type NoteReport,
+  parseReport,
+  type Report,
+  type ReportReason,
+  type VerifiedReport,
+  verifyReport,
+  type VerifyReportInput,
+} from "./report.js"
