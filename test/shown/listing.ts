@@ -4,7 +4,14 @@ import { tmpdir } from "node:os"
 import path from "node:path"
 import { openIdentity, openInbox, openState, send } from "knothole/client"
 import { readFileSync, readdirSync } from "node:fs"
-import { freePort, mustRun, personEnv, program, startServer, stopServer } from "../../bench/processes.js"
+import {
+  freePort,
+  mustRun,
+  personEnv,
+  program,
+  startServer,
+  stopServer,
+} from "../../bench/processes.js"
 import { atMost, exactly, showFigures } from "./figures.js"
 
 const deliveries = 1000
@@ -46,16 +53,23 @@ try {
 
   // The relay's own answer, by a client that only reads it: the median of five.
   const keys = path.join(work, "recipient", "knothole")
-  const keyFile = readdirSync(keys, { recursive: true, encoding: "utf8" }).find((name) => name.endsWith(".key"))
+  const keyFile = readdirSync(keys, { recursive: true, encoding: "utf8" }).find((name) =>
+    name.endsWith(".key"),
+  )
   if (keyFile === undefined) throw new Error("init left no key file")
   const identity = await openIdentity(readFileSync(path.join(keys, keyFile)), undefined)
-  const inbox = await openInbox({ identity, relay: origin, state: await openState(path.join(work, "reader")) })
+  const inbox = await openInbox({
+    identity,
+    relay: origin,
+    state: await openState(path.join(work, "reader")),
+  })
   const pageMs: number[] = []
   for (let round = 0; round < 5; round++) {
     const started = performance.now()
     const page = await inbox.fetchPage({ after: 0, limit: deliveries, envelopes: true })
     pageMs.push(performance.now() - started)
-    if (page.entries.length !== deliveries) throw new Error(`the page has ${page.entries.length} entries`)
+    if (page.entries.length !== deliveries)
+      throw new Error(`the page has ${page.entries.length} entries`)
   }
   pageMs.sort((a, b) => a - b)
 
@@ -67,7 +81,12 @@ try {
     [
       exactly("deliveries in the first listing", rows(first.stdout), deliveries),
       exactly("deliveries in the second listing", rows(again.stdout), deliveries),
-      atMost("relay's answer to a page of 1,000, ms (median of 5)", Math.round(pageMs[2] ?? Number.NaN), 300, "ms"),
+      atMost(
+        "relay's answer to a page of 1,000, ms (median of 5)",
+        Math.round(pageMs[2] ?? Number.NaN),
+        300,
+        "ms",
+      ),
       atMost("first `knothole inbox`, s", Number(first.seconds.toFixed(2)), 15, "s"),
       atMost("second `knothole inbox`, s", Number(again.seconds.toFixed(2)), 1, "s"),
     ],
