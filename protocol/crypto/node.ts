@@ -16,7 +16,7 @@ import {
   verify,
 } from "node:crypto"
 import blakeHash from "@napi-rs/blake-hash"
-import { concatBytes } from "../bytes.js"
+import { concatBytes, equalBytes } from "../bytes.js"
 import { FormatError, OpenError } from "../errors.js"
 import { isGoodEd25519Key, isSmallOrderEd25519 } from "./points.js"
 import type {
@@ -122,32 +122,42 @@ export function aes128CbcMac({ key, iv, data }: Aes128CbcMacInput): Uint8Array {
   return new Uint8Array(last.subarray(-16))
 }
 
-// RFC 8410: the DER of a key of these curves is a fixed prefix and the 32 bytes.
+// RFC 8410: the DER of a private key of these curves is a fixed prefix and the 32 bytes. Public keys
+// go in as JWK, which is several times faster; private ones do not, because their JWK has to name the
+// public key too, which is what is not known yet.
 const pkcs8Prefix = {
   x25519: Buffer.from("302e020100300506032b656e04220420", "hex"),
   ed25519: Buffer.from("302e020100300506032b657004220420", "hex"),
 }
-const spkiPrefix = {
-  x25519: Buffer.from("302a300506032b656e032100", "hex"),
-  ed25519: Buffer.from("302a300506032b6570032100", "hex"),
-}
+const jwkCurve = { x25519: "X25519", ed25519: "Ed25519" }
 type Curve = keyof typeof pkcs8Prefix
+
+// Making a private KeyObject costs more than using it, and long-lived keys are used again and again.
+// Each lives as long as the array it was made from, and is made anew if that array was overwritten.
+interface KnownKey {
+  readonly secret: Uint8Array
+  readonly key: KeyObject
+}
+const knownKeys = {
+  x25519: new WeakMap<Uint8Array, KnownKey>(),
+  ed25519: new WeakMap<Uint8Array, KnownKey>(),
+}
 
 function privateKey(curve: Curve, secret: Uint8Array): KeyObject {
   if (secret.length !== 32) throw new RangeError("a secret key is 32 bytes")
+  const known = knownKeys[curve].get(secret)
+  if (known !== undefined && equalBytes(known.secret, secret)) return known.key
   const der = Buffer.concat([pkcs8Prefix[curve], secret])
   const key = createPrivateKey({ key: der, format: "der", type: "pkcs8" })
   der.fill(0)
+  knownKeys[curve].set(secret, { secret: secret.slice(), key })
   return key
 }
 
 function publicKeyObject(curve: Curve, bytes: Uint8Array): KeyObject {
   if (bytes.length !== 32) throw new FormatError(`${curve} key`, "not 32 bytes")
-  return createPublicKey({
-    key: Buffer.concat([spkiPrefix[curve], bytes]),
-    format: "der",
-    type: "spki",
-  })
+  const x = Buffer.from(bytes.buffer, bytes.byteOffset, 32).toString("base64url")
+  return createPublicKey({ key: { kty: "OKP", crv: jwkCurve[curve], x }, format: "jwk" })
 }
 
 function publicBytes(key: KeyObject): Uint8Array {

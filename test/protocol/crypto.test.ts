@@ -209,6 +209,14 @@ describe("X25519", () => {
     expect(() => provider.x25519(provider.random(32), fromHex(hex))).toThrow(FormatError)
   })
 
+  test("a secret's array that was overwritten is a new secret", () => {
+    const secret = provider.random(32)
+    const before = provider.x25519PublicKey(secret)
+    secret.set(provider.random(32))
+    expect(provider.x25519PublicKey(secret)).not.toEqual(before)
+    expect(provider.x25519PublicKey(secret)).toEqual(provider.x25519PublicKey(secret.slice()))
+  })
+
   test("a key has one encoding and one length", () => {
     const { publicKey, secret } = provider.x25519KeyPair()
     expect(isGoodX25519Key(publicKey)).toBe(true)
