@@ -100,7 +100,7 @@ export async function sealEnvelope(input: SealEnvelopeInput): Promise<Uint8Array
   const xwing = recipient.xwingKey && xwingEncapsulate(recipient.xwingKey, random)
   const suite = envelopeSuite(recipient)
   const xwingCiphertext = xwing?.ciphertext ?? nothing
-  const { kek, com } = deriveKeys({
+  const { kek, com } = deriveEnvelopeKeys({
     suite,
     r,
     xwingSecret: xwing?.sharedSecret,
@@ -157,7 +157,7 @@ export async function openEnvelope(input: OpenEnvelopeInput): Promise<OpenedEnve
     label: label("wrap"),
     wrapped: rsaCiphertext,
   })
-  const { kek, com } = deriveKeys({
+  const { kek, com } = deriveEnvelopeKeys({
     suite: parts.suite,
     r: unwrapped?.length === 32 ? unwrapped : insteadOfR,
     xwingSecret: expanded.xwing && decapsulateOrDraw(expanded.xwing, xwingCiphertext),
@@ -239,7 +239,7 @@ function decapsulateOrDraw(keys: XwingKeys, ciphertext: Uint8Array): Uint8Array 
   }
 }
 
-interface KeyInput {
+export interface EnvelopeKeyInput {
   readonly suite: 1 | 2
   readonly r: Uint8Array
   readonly xwingSecret: Uint8Array | undefined
@@ -253,7 +253,7 @@ interface KeyInput {
  * Both secrets and both ciphertexts go in, so the result is safe while either half is (Giacon, Heuer
  * and Poettering, eprint 2018/024), and the recipient and the header, so it fits nothing else.
  */
-function deriveKeys(input: KeyInput): { kek: Uint8Array; com: Uint8Array } {
+export function deriveEnvelopeKeys(input: EnvelopeKeyInput): { kek: Uint8Array; com: Uint8Array } {
   const { r, xwingSecret } = input
   const ikm = [u16(r.length), r]
   if (xwingSecret) ikm.push(u16(xwingSecret.length), xwingSecret)

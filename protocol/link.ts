@@ -114,14 +114,16 @@ export async function openLink(input: OpenLinkInput): Promise<OpenedEnvelope> {
   return opened
 }
 
-interface LinkKeyInput {
+export interface LinkKeyInput {
   readonly secret: Uint8Array
   readonly password: string | undefined
   readonly salt: Uint8Array
   readonly headerHash: Uint8Array
 }
 
-async function deriveLinkKeys(input: LinkKeyInput): Promise<{ kek: Uint8Array; com: Uint8Array }> {
+export async function deriveLinkKeys(
+  input: LinkKeyInput,
+): Promise<{ kek: Uint8Array; com: Uint8Array }> {
   const { secret, password, salt, headerHash } = input
   if (secret.length !== 32) throw new RangeError("a link's secret is 32 bytes")
   const ikm = [u16(secret.length), secret]
