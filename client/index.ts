@@ -32,6 +32,7 @@ export {
   type SentOptions,
   type SentRecord,
 } from "./sent.js"
+export type { KnownSenders, Sender } from "./delivery.js"
 export {
   type Inbox,
   type InboxRow,
@@ -39,7 +40,5 @@ export {
   type OpenDelivery,
   openInbox,
   type OpenInboxOptions,
-  type ReceiveOptions,
-  type ReceiveResult,
-  type Sender,
 } from "./inbox.js"
+export type { ReceiveOptions, ReceiveResult } from "./receive.js"

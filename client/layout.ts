@@ -64,11 +64,11 @@ const unitPieces = 128
 
 /**
  * The units of everything for which `wanted` holds, in the order of the body. `wanted` is asked about
- * ranges of the body, one chunk at a time.
+ * one chunk at a time: where it lies in the body, and its number among the chunks of all files.
  */
 export function* planUnits(
   placement: Placement,
-  wanted: (from: number, to: number) => boolean = () => true,
+  wanted: (from: number, to: number, chunk: number) => boolean = () => true,
 ): Generator<Unit> {
   let pieces: UnitPiece[] = []
   let length = 0
@@ -89,7 +89,7 @@ export function* planUnits(
       const fileOffset = gridOffset(chunk)
       const chunkLength = gridLength(chunk, file.size)
       const from = file.bodyOffset + fileOffset
-      if (!wanted(from, from + chunkLength)) {
+      if (!wanted(from, from + chunkLength, file.firstChunk + chunk)) {
         if (length > 0) yield take()
         continue
       }

@@ -43,7 +43,8 @@ export interface RelayRequest extends CallOptions {
   /** From the origin's root, query included. Never holds a credential. */
   path: string
   credential?: Uint8Array | undefined
-  headers?: Readonly<Record<string, string>>
+  /** A function is asked again for each attempt. */
+  headers?: Readonly<Record<string, string>> | (() => Readonly<Record<string, string>>)
   /** Sent one behind the other. They must not change until the call has ended. */
   body?: readonly Uint8Array[]
   contentType?: "application/json" | "application/octet-stream"
@@ -55,7 +56,7 @@ export interface RelayRequest extends CallOptions {
 
 /** Takes a reply as it arrives. `start` is called again when an attempt failed half-way. */
 export interface ReplySink {
-  start(headers: http.IncomingHttpHeaders): void
+  start(reply: ReplyHead): void
   write(chunk: Uint8Array): void
 }
 
@@ -67,9 +68,9 @@ export interface RelayClientOptions {
   random?: () => number
 }
 
-interface Reply {
-  status: number
-  headers: http.IncomingHttpHeaders
+export interface ReplyHead {
+  readonly status: number
+  readonly headers: http.IncomingHttpHeaders
 }
 
 /** What is worth asking again, told apart from what is not by being wrapped in this. */
@@ -139,7 +140,7 @@ export class RelayClient {
     await this.#collect(request, mostProblemBytes, undefined)
   }
 
-  /** Whether anything answers well at `path`; for `/healthz`, which is neither JSON nor bytes. */
+  /** A reply too long to collect. What `sink` throws ends the call. */
   async stream(request: RelayRequest, sink: ReplySink): Promise<void> {
     await this.#withRetries(request, async () => {
       await this.#once(request, "application/octet-stream", sink)
@@ -196,7 +197,7 @@ export class RelayClient {
   }
 
   /** One attempt. Throws Retry for what may go better next time. */
-  #once(request: RelayRequest, contentType: string | undefined, sink: ReplySink): Promise<Reply> {
+  #once(request: RelayRequest, contentType: string | undefined, sink: ReplySink): Promise<void> {
     return new Promise((resolve, reject) => {
       request.onAttempt?.()
       const length = request.body?.reduce((sum, piece) => sum + piece.length, 0) ?? 0
@@ -213,7 +214,7 @@ export class RelayClient {
           ...(request.credential && {
             authorization: `Bearer ${toBase64url(request.credential)}`,
           }),
-          ...request.headers,
+          ...(typeof request.headers === "function" ? request.headers() : request.headers),
         },
       })
 
@@ -263,7 +264,7 @@ export class RelayClient {
         const status = incoming.statusCode ?? 0
         if (status >= 200 && status < 300) {
           this.#take(incoming, contentType, sink).then(
-            () => settle(() => resolve({ status, headers: incoming.headers })),
+            () => settle(() => resolve()),
             (error: unknown) => {
               outgoing.destroy()
               settle(() => reject(asError(error)))
@@ -295,7 +296,7 @@ export class RelayClient {
     if (contentType !== undefined && given !== contentType) {
       throw this.#notARelay(`it answers with ${given === "" ? "no media type" : given}`)
     }
-    sink.start(incoming.headers)
+    sink.start({ status: incoming.statusCode ?? 0, headers: incoming.headers })
     return new Promise((resolve, reject) => {
       incoming.on("data", (chunk: Buffer) => {
         try {

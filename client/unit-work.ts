@@ -81,10 +81,10 @@ export type SealResult =
 export interface OpenPiece {
   readonly path: string
   /**
-   * `new` must not exist; `again` may be left from a run that was cut off; `there` was made before by
-   * somebody who writes other units of the same file.
+   * `new` must not exist; `again` may be left from a run that was cut off; `there` was made before,
+   * because other units of the same file are written too; `nowhere` is passed over.
    */
-  readonly target: "new" | "again" | "there"
+  readonly target: "new" | "again" | "there" | "nowhere"
   readonly fileOffset: number
   readonly length: number
   readonly key: Uint8Array
@@ -224,7 +224,7 @@ export class UnitWorker {
     const failed: FailedPiece[] = []
     for (const [index, piece] of task.pieces.entries()) {
       const end = cursor.position + piece.length
-      const failure = this.#openPiece(piece, cursor)
+      const failure = piece.target === "nowhere" ? undefined : this.#openPiece(piece, cursor)
       if (failure) failed.push({ piece: index, ...failure })
       cursor.skipTo(end)
     }
@@ -304,10 +304,13 @@ function failureOf(error: unknown): FailedPiece["reason"] {
   switch (errorCode(error) ?? "") {
     case "EEXIST":
     case "EISDIR":
+    case "ENOTDIR":
       return "exists"
     case "ENOSPC":
     case "EDQUOT":
       return "full"
+    // All folders were made before, but for those whose own name was refused.
+    case "ENOENT":
     case "EILSEQ":
     case "EINVAL":
     case "ENAMETOOLONG":

@@ -1,0 +1,169 @@
+/**
+ * What listing an inbox found out, kept so that it need not be found out again: opening an envelope
+ * costs milliseconds and a manifest a round trip. It tells what was sent by whom, so it is sealed
+ * under a key that only the identity has. It may be deleted at any time.
+ *
+ * It also remembers deliveries that are gone, until a month past their end, so that the same sealed
+ * delivery is recognised when it comes again, and "taken" is told from "never was".
+ */
+import { mkdir, readFile } from "node:fs/promises"
+import path from "node:path"
+import {
+  concatBytes,
+  equalBytes,
+  FormatError,
+  gcmOpen,
+  gcmSeal,
+  hkdfSha256,
+  type Identity,
+  OpenError,
+  parseUtf8,
+  random,
+  type Tombstone,
+  type TombstoneReason,
+  toHex,
+  utf8,
+} from "../protocol/index.js"
+import type { Listed } from "./chain.js"
+import { errorCode, replacePrivateFile } from "./private-files.js"
+
+export interface CachedRow {
+  readonly id: string
+  readonly seq: number
+  /** H_hdr and H_env in hex: what makes it this delivery. */
+  readonly pair: string
+  readonly receivedMs: number
+  readonly expiresMs: number
+  readonly sizeBytes: number
+  readonly entries: number
+  readonly note: string
+  /** What the envelope claims; "none" and the fingerprint of nobody for an anonymous one. */
+  readonly mode: "none" | "deniable" | "signature"
+  readonly claimed: string
+  /** The claim was checked against a bundle of the claimed sender. */
+  readonly verified: boolean
+  readonly problem?: string
+  readonly gone?: TombstoneReason
+}
+
+const magic = utf8("KNHC\x01")
+const nonceBytes = 12
+/** As long as the relay keeps a tombstone. */
+const rememberedMs = 30 * 24 * 60 * 60 * 1000
+
+export function pairOf(record: { headerHash: Uint8Array; envelopeHash: Uint8Array }): string {
+  return toHex(record.headerHash) + toHex(record.envelopeHash)
+}
+
+export class InboxCache {
+  readonly #file: string
+  readonly #key: Uint8Array
+  readonly #rows = new Map<string, CachedRow>()
+  #changed = false
+
+  constructor(file: string, identity: Identity) {
+    this.#file = file
+    this.#key = hkdfSha256({
+      ikm: identity.authSeed,
+      salt: new Uint8Array(0),
+      // No label of the protocol: this never leaves the machine.
+      info: utf8("knothole client inbox cache v1"),
+      length: 32,
+    })
+  }
+
+  async load(): Promise<void> {
+    let bytes: Uint8Array
+    try {
+      bytes = await readFile(this.#file)
+    } catch (error) {
+      if (errorCode(error) === "ENOENT") return
+      throw error
+    }
+    for (const row of this.#open(bytes)) this.#rows.set(row.id, row)
+  }
+
+  /** A cache that does not open is as good as none: it is written anew. */
+  #open(bytes: Uint8Array): CachedRow[] {
+    const sealedAt = magic.length + nonceBytes
+    if (bytes.length < sealedAt || !equalBytes(bytes.subarray(0, magic.length), magic)) return []
+    try {
+      const plaintext = gcmOpen({
+        key: this.#key,
+        nonce: bytes.subarray(magic.length, sealedAt),
+        ciphertext: bytes.subarray(sealedAt),
+      })
+      // Authenticated under the identity's own key, so it is what `save` wrote.
+      return JSON.parse(parseUtf8(plaintext, "inbox cache")) as CachedRow[]
+    } catch (error) {
+      if (error instanceof OpenError || error instanceof FormatError) return []
+      throw error
+    }
+  }
+
+  get isEmpty(): boolean {
+    return this.#rows.size === 0
+  }
+
+  /** What is known of exactly this delivery. */
+  find(listed: Listed): CachedRow | undefined {
+    const row = this.#rows.get(listed.id)
+    return row?.pair === pairOf(listed.stamp) ? row : undefined
+  }
+
+  byId(id: string): CachedRow | undefined {
+    return this.#rows.get(id)
+  }
+
+  /** The first delivery of the same header and envelope under another id. */
+  duplicateOf(listed: Listed): string | undefined {
+    const pair = pairOf(listed.stamp)
+    let first: CachedRow | undefined
+    for (const row of this.#byPair().get(pair) ?? []) {
+      if (row.id !== listed.id && row.seq < (first?.seq ?? listed.seq)) first = row
+    }
+    return first?.id
+  }
+
+  #pairs: Map<string, CachedRow[]> | undefined
+  #byPair(): Map<string, CachedRow[]> {
+    if (this.#pairs) return this.#pairs
+    const pairs = new Map<string, CachedRow[]>()
+    for (const row of this.#rows.values()) {
+      pairs.set(row.pair, [...(pairs.get(row.pair) ?? []), row])
+    }
+    return (this.#pairs = pairs)
+  }
+
+  put(row: CachedRow): void {
+    this.#rows.set(row.id, row)
+    this.#pairs = undefined
+    this.#changed = true
+  }
+
+  /** Notes what became of deliveries, and forgets those that ended long ago. */
+  settle(waiting: readonly Listed[], gone: readonly Tombstone[], nowMs: number): void {
+    const there = new Set(waiting.map(({ id }) => id))
+    const reasons = new Map(gone.map((tombstone) => [pairOf(tombstone), tombstone.reason]))
+    for (const row of this.#rows.values()) {
+      if (there.has(row.id)) continue
+      if (row.expiresMs + rememberedMs < nowMs) {
+        this.#rows.delete(row.id)
+        this.#pairs = undefined
+        this.#changed = true
+      } else if (row.gone === undefined) {
+        this.put({ ...row, note: "", gone: reasons.get(row.pair) ?? "lost" })
+      }
+    }
+  }
+
+  async save(): Promise<void> {
+    if (!this.#changed) return
+    const nonce = random(nonceBytes)
+    const plaintext = utf8(JSON.stringify([...this.#rows.values()]))
+    const ciphertext = gcmSeal({ key: this.#key, nonce, plaintext })
+    await mkdir(path.dirname(this.#file), { recursive: true, mode: 0o700 })
+    await replacePrivateFile(this.#file, concatBytes(magic, nonce, ciphertext))
+    this.#changed = false
+  }
+}

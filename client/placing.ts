@@ -1,0 +1,162 @@
+/**
+ * From the private folder to where the owner wants it. What was received lies there as a finished tree,
+ * so putting it in place is a rename of each top-level name; nothing is copied, and nothing that is
+ * already there is replaced unless that was asked for.
+ */
+import { type Stats, constants } from "node:fs"
+import { access, link, lstat, readdir, rename, rmdir, unlink } from "node:fs/promises"
+import path from "node:path"
+import { DestinationExists } from "./errors.js"
+import { errorCode } from "./private-files.js"
+
+export type OnExisting = "fail" | "overwrite" | "rename"
+
+export interface Move {
+  readonly from: string
+  readonly to: string
+  /** A file that may be replaced. Folders are never replaced, only entered. */
+  readonly replace: boolean
+}
+
+export interface PlacingPlan {
+  readonly moves: readonly Move[]
+  /** The top-level names as they will stand in the destination. */
+  readonly names: readonly string[]
+  /** Folders of the tree that are empty once their content has been moved elsewhere. */
+  readonly emptied: readonly string[]
+}
+
+/** The top-level names of a delivery that the destination already has. Looks only. */
+export async function existingNames(into: string, names: readonly string[]): Promise<string[]> {
+  const found: string[] = []
+  for (const name of names) {
+    if (await stat(path.join(into, name))) found.push(path.join(into, name))
+  }
+  return found
+}
+
+/** Throws DestinationExists, with every name in the way, before anything is moved. */
+export async function planPlacing(options: {
+  tree: string
+  into: string
+  onExisting: OnExisting
+}): Promise<PlacingPlan> {
+  const { tree, into, onExisting } = options
+  const moves: Move[] = []
+  const names: string[] = []
+  const emptied: string[] = []
+  const inTheWay: string[] = []
+
+  const merge = async (from: string, to: string): Promise<void> => {
+    const [source, target] = [await stat(from), await stat(to)]
+    if (source === undefined) return
+    if (target === undefined) {
+      moves.push({ from, to, replace: false })
+    } else if (isSameFile(source, target)) {
+      // Linked into place by a run that was cut off before it removed the old name.
+      moves.push({ from, to, replace: true })
+    } else if (source.isDirectory() && target.isDirectory()) {
+      for (const name of await readdir(from))
+        await merge(path.join(from, name), path.join(to, name))
+      emptied.push(from)
+    } else if (source.isFile() && target.isFile()) {
+      moves.push({ from, to, replace: true })
+    } else {
+      // A folder where a file should be, the other way round, or a link, which is never followed.
+      inTheWay.push(to)
+    }
+  }
+
+  for (const name of await readdir(tree)) {
+    const from = path.join(tree, name)
+    const to = path.join(into, name)
+    const [source, target] = [await stat(from), await stat(to)]
+    if (source === undefined) continue
+    if (target === undefined || isSameFile(source, target)) {
+      moves.push({ from, to, replace: target !== undefined })
+      names.push(name)
+    } else if (onExisting === "fail") {
+      inTheWay.push(to)
+    } else if (onExisting === "rename") {
+      const free = await freeName(into, name, source.isDirectory())
+      moves.push({ from, to: path.join(into, free), replace: false })
+      names.push(free)
+    } else {
+      await merge(from, to)
+      names.push(name)
+    }
+  }
+  if (inTheWay.length > 0) throw new DestinationExists(inTheWay)
+  return { moves, names, emptied }
+}
+
+/** Can be run again after a crash: a plan made anew holds only what is still to be moved. */
+export async function placeAll(plan: PlacingPlan): Promise<void> {
+  for (const move of plan.moves) await placeOne(move)
+  for (const folder of plan.emptied) await rmdir(folder)
+}
+
+async function placeOne({ from, to, replace }: Move): Promise<void> {
+  const source = await stat(from)
+  if (source === undefined) return
+  if (source.isDirectory()) {
+    try {
+      // The most this can replace is an empty folder.
+      await rename(from, to)
+    } catch (error) {
+      const code = errorCode(error) ?? ""
+      if (["ENOTEMPTY", "EEXIST", "ENOTDIR"].includes(code)) throw new DestinationExists([to])
+      throw error
+    }
+    return
+  }
+  if (replace) {
+    const target = await stat(to)
+    if (target && isSameFile(source, target)) await unlink(from)
+    else await rename(from, to)
+    return
+  }
+  try {
+    // Unlike a rename, a link never takes the place of what appeared there since the plan was made.
+    await link(from, to)
+  } catch (error) {
+    const code = errorCode(error) ?? ""
+    if (code === "EEXIST") throw new DestinationExists([to])
+    if (!["EPERM", "ENOTSUP", "EOPNOTSUPP", "EMLINK", "ENOSYS"].includes(code)) throw error
+    // A file system without hard links: the best left is to look and then rename.
+    if (await stat(to)) throw new DestinationExists([to])
+    await rename(from, to)
+    return
+  }
+  await unlink(from)
+}
+
+/** `photos (2)`, `letter (2).txt`. */
+async function freeName(into: string, name: string, isFolder: boolean): Promise<string> {
+  const extension = isFolder ? "" : path.extname(name)
+  const stem = name.slice(0, name.length - extension.length)
+  for (let number = 2; ; number++) {
+    const candidate = `${stem} (${number})${extension}`
+    if (!(await stat(path.join(into, candidate)))) return candidate
+  }
+}
+
+function isSameFile(a: Stats, b: Stats): boolean {
+  return a.ino === b.ino && a.dev === b.dev
+}
+
+/** Of the name itself, never of what a link points to. */
+async function stat(file: string): Promise<Stats | undefined> {
+  try {
+    return await lstat(file)
+  } catch (error) {
+    const code = errorCode(error) ?? ""
+    if (code === "ENOENT" || code === "ENOTDIR") return undefined
+    throw error
+  }
+}
+
+/** Whether things can be put there at all, found out before they are fetched. */
+export async function checkWritable(folder: string): Promise<void> {
+  await access(folder, constants.W_OK | constants.X_OK)
+}

@@ -1,0 +1,190 @@
+/**
+ * How far receiving one delivery has come, in the private folder it is received into. It holds no
+ * secrets: the keys are in the manifest, which is fetched and verified again.
+ *
+ * Chunks that were checked and written are believed later if they were synced, or if this machine has
+ * not been restarted since: a killed process loses nothing that it wrote, a power cut may.
+ */
+import { readFileSync } from "node:fs"
+import {
+  ByteReader,
+  concatBytes,
+  equalBytes,
+  FormatError,
+  parseUtf8,
+  u32,
+  utf8,
+} from "../protocol/index.js"
+import { AppendLog, createLog, type LogRecord, reopenLog } from "./append-log.js"
+
+const magic = "KNHRCV1\n"
+const types = { start: 1, boot: 2, done: 3, synced: 4, failed: 5, placing: 6, placed: 7 } as const
+
+export interface FailedEntry {
+  readonly entry: number
+  readonly reason: string
+}
+
+/** A run of chunks, or of parts that hold padding only. */
+export interface DoneRun {
+  readonly kind: "chunks" | "padding"
+  readonly first: number
+  readonly count: number
+}
+
+export type ReceiveStage = "fetching" | "placing" | "placed"
+
+export class ReceiveJournal {
+  readonly #log: AppendLog
+  /** What does not have to be fetched again. */
+  readonly done: DoneRun[] = []
+  readonly failed: FailedEntry[] = []
+  /** Where things are or will be put, as names in the destination. */
+  readonly placedNames: string[] = []
+  stage: ReceiveStage = "fetching"
+  #recorded = 0
+
+  constructor(log: AppendLog) {
+    this.#log = log
+  }
+
+  /** How many runs have been noted so far, for `synced`. */
+  get recorded(): number {
+    return this.#recorded
+  }
+
+  /** Written, not yet synced. */
+  async noteDone(run: DoneRun): Promise<void> {
+    this.#recorded++
+    const kind = run.kind === "chunks" ? 0 : 1
+    this.#log.append(types.done, concatBytes(Uint8Array.of(kind), u32(run.first), u32(run.count)))
+    await this.#log.write()
+  }
+
+  /** The first `recorded` runs are on stable storage. */
+  async noteSynced(recorded: number): Promise<void> {
+    this.#log.append(types.synced, u32(recorded))
+    await this.#log.flush()
+  }
+
+  async noteFailed({ entry, reason }: FailedEntry): Promise<void> {
+    this.failed.push({ entry, reason })
+    this.#log.append(types.failed, concatBytes(u32(entry), utf8(reason)))
+    await this.#log.flush()
+  }
+
+  async notePlacing(names: readonly string[]): Promise<void> {
+    this.stage = "placing"
+    const fresh = names.filter((name) => !this.placedNames.includes(name))
+    this.placedNames.push(...fresh)
+    this.#log.append(types.placing, utf8(JSON.stringify(fresh)))
+    await this.#log.flush()
+  }
+
+  async notePlaced(): Promise<void> {
+    this.stage = "placed"
+    this.#log.append(types.placed, new Uint8Array(0))
+    await this.#log.flush()
+  }
+
+  async noteBoot(): Promise<void> {
+    this.#log.append(types.boot, utf8(bootId()))
+    await this.#log.flush()
+  }
+
+  async close(): Promise<void> {
+    await this.#log.close()
+  }
+
+  replay(records: readonly LogRecord[]): void {
+    const runs: { run: DoneRun; boot: string; synced: boolean }[] = []
+    let boot = ""
+    for (const { type, payload } of records) {
+      const reader = new ByteReader(payload, "receive journal")
+      switch (type) {
+        case types.boot:
+          boot = parseUtf8(payload, "boot")
+          break
+        case types.done: {
+          const kind = reader.u8("kind") === 0 ? "chunks" : "padding"
+          const run = { kind, first: reader.u32("first"), count: reader.u32("count") } as const
+          runs.push({ run, boot, synced: false })
+          break
+        }
+        case types.synced: {
+          const count = reader.u32("count")
+          for (const entry of runs.slice(0, count)) entry.synced = true
+          break
+        }
+        case types.failed:
+          this.failed.push({
+            entry: reader.u32("entry"),
+            reason: parseUtf8(reader.take(reader.remaining, "reason"), "reason"),
+          })
+          break
+        case types.placing:
+          this.stage = "placing"
+          this.placedNames.push(...parseNames(payload))
+          break
+        case types.placed:
+          this.stage = "placed"
+          break
+        default:
+          throw new FormatError("receive journal", `a record of unknown type ${type}`)
+      }
+    }
+    this.#recorded = runs.length
+    const now = bootId()
+    for (const { run, boot: then, synced } of runs) {
+      if (synced || (then === now && now !== "")) this.done.push(run)
+    }
+  }
+}
+
+/** Undefined when there is none for this delivery. */
+export async function reopenReceiveJournal(
+  file: string,
+  headerHash: Uint8Array | undefined,
+): Promise<ReceiveJournal | undefined> {
+  const reopened = await reopenLog(file, magic)
+  if (reopened === undefined) return undefined
+  const { log, records } = reopened
+  const [first, ...rest] = records
+  const journal = new ReceiveJournal(log)
+  try {
+    const isOurs =
+      first?.type === types.start && (!headerHash || equalBytes(first.payload, headerHash))
+    if (isOurs) {
+      journal.replay(rest)
+      return journal
+    }
+  } catch (error) {
+    if (!(error instanceof FormatError)) throw error
+  }
+  await journal.close()
+  return undefined
+}
+
+export async function startReceiveJournal(
+  file: string,
+  headerHash: Uint8Array,
+): Promise<ReceiveJournal> {
+  const log = await createLog(file, magic)
+  log.append(types.start, headerHash)
+  return new ReceiveJournal(log)
+}
+
+function parseNames(payload: Uint8Array): string[] {
+  const value: unknown = JSON.parse(parseUtf8(payload, "names"))
+  if (!Array.isArray(value)) throw new FormatError("receive journal", "names are a list")
+  return value.filter((name) => typeof name === "string")
+}
+
+/** Another after each start of the machine; empty where there is none to ask for. */
+function bootId(): string {
+  try {
+    return readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()
+  } catch {
+    return ""
+  }
+}

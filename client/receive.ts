@@ -1,0 +1,830 @@
+/**
+ * Receiving one delivery: fetch, check, write into a private folder beside the destination, sync, put
+ * in place, and only then delete the relay's copy. Run again after any interruption it goes on where it
+ * stopped. Nothing that was not verified is ever under a name of the delivery (docs/protocol.md §7).
+ */
+import { closeSync, fchmodSync, mkdirSync } from "node:fs"
+import { chmod, lstat, mkdir, open, readdir, rm, statfs, utimes } from "node:fs/promises"
+import path from "node:path"
+import {
+  gridCount,
+  gridIndex,
+  gridLength,
+  gridOffset,
+  headerHash,
+  KIB,
+  type Manifest,
+  MIB,
+  type OpenedEntry,
+  parseUtf8,
+} from "../protocol/index.js"
+import {
+  checkPart,
+  deleteCopy,
+  fetchLeaves,
+  fetchRange,
+  type OpenedDelivery,
+  PartsSink,
+} from "./delivery.js"
+import { DestinationExists, DiskFull } from "./errors.js"
+import { type Placement, placeFiles, planUnits, segmentsOf, type Unit } from "./layout.js"
+import { checkWritable, existingNames, type OnExisting, placeAll, planPlacing } from "./placing.js"
+import { errorCode, syncFolder } from "./private-files.js"
+import { asError, type CallOptions, say } from "./progress.js"
+import {
+  type ReceiveJournal,
+  reopenReceiveJournal,
+  startReceiveJournal,
+} from "./receive-journal.js"
+import { callOf } from "./relay.js"
+import { SealingPool } from "./sealer.js"
+import type { InboxSession } from "./session.js"
+import { Slots } from "./slots.js"
+import { type Lock, takeLock } from "./state.js"
+import { createFile, type FailedPiece, type OpenPiece } from "./unit-work.js"
+
+export interface ReceiveOptions extends CallOptions {
+  into: string
+  /** Leave the relay's copy. */
+  keep?: boolean
+  onExisting?: OnExisting
+  /** Give files that were executable at the sender that permission. */
+  executable?: boolean
+  /** Give files the times the sender told, if it told any. */
+  times?: boolean
+  /** Requests in flight. */
+  parallel?: number
+}
+
+export interface ReceiveResult {
+  readonly id: string
+  /** What was put into the folder: the top-level names of the delivery, as paths. */
+  readonly paths: readonly string[]
+  readonly files: number
+  readonly bytes: number
+  readonly note: string
+  readonly resumed: boolean
+  /** Entries that were left out; when there are any, the relay's copy stays. */
+  readonly failed: readonly { readonly path: string; readonly reason: string }[]
+  /** Bytes of the body that this call fetched. */
+  readonly fetchedBytes: number
+}
+
+const defaultParallel = 4
+const mostParallel = 6
+/** What one request asks for: large enough that asking costs nothing, small enough to lose. */
+const windowBytes = 4 * MIB
+/** Parts that wait for a neighbour or are being opened. */
+const spareSlots = 12
+/** How much may be written before the disk is asked to keep it: what a power cut can cost. */
+const syncEveryBytes = 64 * MIB
+/** Syncs under way at once: the disk merges what it gets together. */
+const syncsAtOnce = 8
+
+/** What is left when everything is in place and only the cleaning up was cut off. */
+export async function finishReceived(
+  session: InboxSession,
+  id: string,
+  options: ReceiveOptions,
+): Promise<ReceiveResult | undefined> {
+  const place = new Place(options.into, id)
+  const journal = await reopenReceiveJournal(place.journalFile, undefined)
+  if (journal === undefined) return undefined
+  try {
+    if (journal.stage !== "placed") return undefined
+    const lock = await place.lock()
+    try {
+      if (options.keep !== true && journal.failed.length === 0) {
+        await deleteCopy(session, id, options)
+      }
+    } finally {
+      await lock.release()
+    }
+  } finally {
+    await journal.close()
+  }
+  await place.clear()
+  return {
+    id,
+    paths: journal.placedNames.map((name) => path.join(place.into, name)),
+    files: 0,
+    bytes: 0,
+    note: "",
+    resumed: true,
+    failed: [],
+    fetchedBytes: 0,
+  }
+}
+
+export async function receiveDelivery(
+  session: InboxSession,
+  opened: OpenedDelivery,
+  options: ReceiveOptions,
+): Promise<ReceiveResult> {
+  const place = new Place(options.into, opened.listed.id)
+  try {
+    await place.make()
+    const lock = await place.lock()
+    try {
+      return await new Receiving(session, opened, options, place).run()
+    } finally {
+      await lock.release()
+    }
+  } catch (error) {
+    const code = errorCode(error)
+    if (code !== "ENOSPC" && code !== "EDQUOT") throw error
+    throw diskFull(place.into, { cause: error })
+  } finally {
+    await place.clearIfUnused()
+  }
+}
+
+function diskFull(
+  into: string,
+  sizes: { neededBytes?: number; freeBytes?: number; cause?: unknown },
+): DiskFull {
+  const { neededBytes, freeBytes } = sizes
+  const figures =
+    neededBytes === undefined || freeBytes === undefined
+      ? ""
+      : `: ${mib(neededBytes)} MiB are needed and ${mib(freeBytes)} MiB are free`
+  return new DiskFull(
+    "here",
+    `the disk that holds ${into} has no room${figures}; make room, or receive into another folder. ` +
+      "What was fetched is kept, and the delivery still waits at the relay",
+    sizes,
+  )
+}
+
+function mib(bytes: number): number {
+  return Math.ceil(bytes / MIB)
+}
+
+/** The destination and the private folder in it. */
+class Place {
+  readonly into: string
+  readonly folder: string
+  readonly tree: string
+  readonly journalFile: string
+
+  constructor(into: string, id: string) {
+    this.into = path.resolve(into)
+    this.folder = path.join(this.into, `.knothole-${id}`)
+    this.tree = path.join(this.folder, "tree")
+    this.journalFile = path.join(this.folder, "journal")
+  }
+
+  async make(): Promise<void> {
+    await mkdir(this.into, { recursive: true })
+    await checkWritable(this.into)
+    try {
+      await mkdir(this.folder, { mode: 0o700 })
+    } catch (error) {
+      if (errorCode(error) !== "EEXIST") throw error
+    }
+    // A link of this name would lead everything elsewhere.
+    if (!(await lstat(this.folder)).isDirectory()) throw new DestinationExists([this.folder])
+  }
+
+  async lock(): Promise<Lock> {
+    return takeLock(path.join(this.folder, "lock"), "receiving this delivery here")
+  }
+
+  /** The journal goes last: as long as there is something to clean up, it says so. */
+  async clear(): Promise<void> {
+    await rm(this.tree, { recursive: true, force: true })
+    await rm(this.journalFile, { force: true })
+    await rm(this.folder, { recursive: true, force: true })
+  }
+
+  /** Nothing was begun, so nothing has to be kept for another run. */
+  async clearIfUnused(): Promise<void> {
+    try {
+      if ((await readdir(this.folder)).length === 0) await rm(this.folder, { recursive: true })
+    } catch (error) {
+      if (errorCode(error) !== "ENOENT") throw error
+    }
+  }
+}
+
+/** A part between the first byte asked for and the last unit that needs it. */
+interface PartInHand {
+  readonly slot: number
+  /** Units that still need it. */
+  users: number
+  verified: boolean
+}
+
+interface PendingUnit {
+  readonly unit: Unit
+  missingParts: number
+}
+
+class Receiving {
+  readonly #session: InboxSession
+  readonly #opened: OpenedDelivery
+  readonly #options: ReceiveOptions
+  readonly #place: Place
+  readonly #manifest: Manifest
+  readonly #paths: readonly string[]
+  readonly #placement: Placement
+  readonly #bodyLength: number
+  readonly #umask: number
+  readonly #stop = new AbortController()
+  readonly #signal: AbortSignal
+  readonly #slots: Slots
+  readonly #parts = new Map<number, PartInHand>()
+  readonly #unitsOfPart = new Map<number, PendingUnit[]>()
+  /** Chunks of each entry that are still to come. */
+  readonly #chunksLeft: number[]
+  readonly #created = new Set<number>()
+  readonly #failed = new Map<number, string>()
+  /** Entries written to since the last sync. */
+  #unsynced = new Set<number>()
+  #unsyncedBytes = 0
+  #syncing: Promise<void> | undefined
+  #resumed = false
+  #error: Error | undefined
+  #doneBytes = 0
+  #thereBytes = 0
+  #fetchedBytes = 0
+
+  constructor(
+    session: InboxSession,
+    opened: OpenedDelivery,
+    options: ReceiveOptions,
+    place: Place,
+  ) {
+    this.#session = session
+    this.#opened = opened
+    this.#options = options
+    this.#place = place
+    this.#manifest = opened.manifest
+    this.#paths = opened.manifest.entries.map((entry) => parseUtf8(entry.path, "path"))
+    this.#placement = placeFiles(opened.manifest.entries.map(sizeOf))
+    this.#chunksLeft = this.#placement.files.map(({ chunkCount }) => chunkCount)
+    this.#bodyLength = opened.listed.header.bodyLength
+    this.#umask = process.umask()
+    this.#signal = options.signal
+      ? AbortSignal.any([options.signal, this.#stop.signal])
+      : this.#stop.signal
+    this.#slots = new Slots(this.#parallel * Math.ceil(windowBytes / MIB) + spareSlots)
+  }
+
+  get #parallel(): number {
+    return Math.max(1, Math.min(this.#options.parallel ?? defaultParallel, mostParallel))
+  }
+
+  async run(): Promise<ReceiveResult> {
+    const { listed } = this.#opened
+    const hash = headerHash(listed.headerBytes)
+    const file = this.#place.journalFile
+    let journal = await reopenReceiveJournal(file, hash)
+    this.#resumed = journal !== undefined
+    if (this.#options.onExisting === undefined || this.#options.onExisting === "fail") {
+      await this.#checkDestination(journal)
+    }
+    if (journal === undefined) {
+      await this.#checkRoom(this.#placement.contentLength)
+      await rm(this.#place.tree, { recursive: true, force: true })
+      journal = await startReceiveJournal(file, hash)
+    }
+    try {
+      await journal.noteBoot()
+      for (const { entry, reason } of journal.failed) this.#failed.set(entry, reason)
+      if (journal.stage === "fetching") {
+        await this.#fetch(journal)
+        await this.#settle(journal)
+      }
+      return await this.#putInPlace(journal)
+    } finally {
+      await journal.close()
+    }
+  }
+
+  async #checkDestination(journal: ReceiveJournal | undefined): Promise<void> {
+    const tops = new Set(this.#paths.map((name) => name.split("/", 1)[0] ?? name))
+    const ours = new Set(journal?.placedNames)
+    const existing = await existingNames(
+      this.#place.into,
+      [...tops].filter((name) => !ours.has(name)),
+    )
+    if (existing.length > 0) {
+      await journal?.close()
+      throw new DestinationExists(existing)
+    }
+  }
+
+  // ---- fetching
+
+  async #fetch(journal: ReceiveJournal): Promise<void> {
+    say(this.#options, { kind: "phase", phase: "fetching" })
+    await this.#makeTree()
+    const done = await this.#believedDone(journal)
+    const units = [...planUnits(this.#placement, (_from, _to, chunk) => !done.chunks.has(chunk))]
+    const pending = units.map((unit): PendingUnit => {
+      const unitParts = rangeOfParts(unit.bodyOffset, unit.bodyOffset + unit.length)
+      const entry = { unit, missingParts: unitParts.length }
+      for (const part of unitParts) {
+        const users = this.#unitsOfPart.get(part) ?? []
+        users.push(entry)
+        this.#unitsOfPart.set(part, users)
+      }
+      return entry
+    })
+    const wanted = this.#wantedParts(done.padding)
+    const bytesToGo = pending.reduce((sum, { unit }) => sum + unit.length, 0)
+    if (this.#resumed) await this.#checkRoom(bytesToGo)
+    this.#thereBytes =
+      this.#bodyLength - wanted.reduce((sum, part) => sum + gridLength(part, this.#bodyLength), 0)
+    this.#report()
+    if (wanted.length === 0 && units.length === 0) return
+    const call = { signal: this.#signal, onProgress: this.#options.onProgress }
+    const leaves = await fetchLeaves(this.#session, this.#opened.listed, call)
+    const pool = new SealingPool(this.#slots, bytesToGo)
+    const onAbort = () => this.#fail(this.#options.signal?.reason)
+    this.#options.signal?.addEventListener("abort", onAbort, { once: true })
+    try {
+      const windows = windowsOf(wanted, this.#bodyLength)
+      const work = new Set<Promise<void>>()
+      const next = windows.values()
+      // Slots are taken in the order of the body, window after window, so that the part a unit waits
+      // for is never behind one that waits for the unit.
+      let turn: Promise<void> = Promise.resolve()
+      const fetchNext = async () => {
+        for (const window of next) {
+          if (this.#error !== undefined) return
+          turn = turn.then(() => this.#takeSlots(window))
+          await turn
+          await this.#fetchWindow(window, leaves, { journal, pool, work })
+        }
+      }
+      await Promise.all(
+        Array.from({ length: this.#parallel }, async () =>
+          fetchNext().catch((error: unknown) => this.#fail(error)),
+        ),
+      )
+      while (work.size > 0) await Promise.all(work)
+      if (this.#error !== undefined) throw this.#error
+    } finally {
+      this.#options.signal?.removeEventListener("abort", onAbort)
+      await pool.close()
+      await this.#syncing
+    }
+  }
+
+  #fail(error: unknown): void {
+    if (this.#error !== undefined) return
+    this.#error = asError(error)
+    this.#stop.abort(this.#error)
+    this.#slots.end(new Error("the download has ended"))
+  }
+
+  async #takeSlots(window: readonly number[]): Promise<void> {
+    for (const part of window) {
+      const users = this.#unitsOfPart.get(part)?.length ?? 0
+      this.#parts.set(part, { slot: await this.#slots.acquire(), users, verified: false })
+    }
+  }
+
+  async #fetchWindow(
+    window: readonly number[],
+    leaves: Uint8Array,
+    work: UnitContext,
+  ): Promise<void> {
+    const first = window[0]
+    const last = window.at(-1)
+    if (first === undefined || last === undefined) return
+    const origin = this.#session.relay.client.origin
+    const sink = new PartsSink({
+      first,
+      last,
+      bodyLength: this.#bodyLength,
+      origin,
+      bufferOf: (part, length) => this.#slots.view(this.#partInHand(part).slot, length),
+      onPart: (part, bytes) => {
+        checkPart(leaves, part, bytes, origin)
+        this.#fetchedBytes += bytes.length
+        this.#verified(part, bytes.length, work)
+      },
+    })
+    await fetchRange(this.#session, this.#opened.listed, sink, {
+      signal: this.#signal,
+      onProgress: this.#options.onProgress,
+    })
+  }
+
+  #partInHand(part: number): PartInHand {
+    const inHand = this.#parts.get(part)
+    if (inHand === undefined) throw new RangeError("a part that was not asked for")
+    return inHand
+  }
+
+  #verified(part: number, length: number, work: UnitContext): void {
+    const inHand = this.#partInHand(part)
+    inHand.verified = true
+    this.#doneBytes += length
+    this.#report()
+    const users = this.#unitsOfPart.get(part) ?? []
+    if (users.length === 0) {
+      this.#parts.delete(part)
+      this.#slots.release(inHand.slot)
+      const run = { kind: "padding", first: part, count: 1 } as const
+      this.#track(work.work, work.journal.noteDone(run))
+      return
+    }
+    for (const pending of users) {
+      pending.missingParts--
+      if (pending.missingParts === 0) this.#track(work.work, this.#openUnit(pending.unit, work))
+    }
+  }
+
+  #track(work: Set<Promise<void>>, done: Promise<void>): void {
+    const tracked = done
+      .catch((error: unknown) => this.#fail(error))
+      .finally(() => work.delete(tracked))
+    work.add(tracked)
+  }
+
+  async #openUnit(unit: Unit, { journal, pool }: UnitContext): Promise<void> {
+    if (this.#error !== undefined) return
+    const from = unit.bodyOffset
+    const to = from + unit.length
+    const segments = segmentsOf(from, to, (part) => this.#partInHand(part).slot)
+    const pieces = unit.pieces.map((piece) => this.#pieceOf(piece))
+    const { result } = await pool.open({ kind: "open", pieces, segments })
+    const { failed } = await result
+    for (const part of rangeOfParts(from, to)) {
+      const inHand = this.#partInHand(part)
+      inHand.users--
+      if (inHand.users > 0) continue
+      this.#parts.delete(part)
+      this.#slots.release(inHand.slot)
+    }
+    for (const failure of failed) await this.#noteFailure(unit, failure, journal)
+    for (const piece of unit.pieces) {
+      this.#chunksLeft[piece.file] = (this.#chunksLeft[piece.file] ?? 0) - piece.chunkCount
+      this.#unsynced.add(piece.file)
+    }
+    await journal.noteDone({ kind: "chunks", first: unit.firstChunk, count: unit.chunkCount })
+    this.#unsyncedBytes += unit.length
+    if (this.#unsyncedBytes >= syncEveryBytes) this.#syncInBackground(journal)
+  }
+
+  #pieceOf(piece: Unit["pieces"][number]): OpenPiece {
+    const entry = this.#manifest.entries[piece.file]
+    const place = this.#placement.files[piece.file]
+    if (entry?.type !== "file" || place === undefined) throw new RangeError("no such file")
+    const file = this.#pathOf(piece.file)
+    const isWhole = piece.chunkCount === place.chunkCount
+    const base = {
+      path: file,
+      fileOffset: piece.fileOffset,
+      length: piece.length,
+      key: entry.key,
+      nonce: entry.nonce,
+      chunkMacs: entry.chunkMacs.subarray(16 * piece.chunk, 16 * (piece.chunk + piece.chunkCount)),
+    }
+    if (this.#failed.has(piece.file)) return { ...base, target: "nowhere", mode: undefined }
+    if (isWhole) {
+      const target = this.#resumed ? "again" : "new"
+      return { ...base, target, mode: this.#modeOf(entry) }
+    }
+    try {
+      this.#createOnce(piece.file, file, entry.size)
+    } catch (error) {
+      const refusal = nameRefusal(error)
+      if (refusal === undefined) throw error
+      this.#failed.set(piece.file, refusal)
+      return { ...base, target: "nowhere", mode: undefined }
+    }
+    return { ...base, target: "there", mode: undefined }
+  }
+
+  /** A file that several units write to is made before the first of them, at its full length. */
+  #createOnce(entry: number, file: string, size: number): void {
+    if (this.#created.has(entry)) return
+    closeSync(createFile(file, this.#resumed, size))
+    this.#created.add(entry)
+  }
+
+  async #noteFailure(unit: Unit, failure: FailedPiece, journal: ReceiveJournal): Promise<void> {
+    const piece = unit.pieces[failure.piece]
+    if (piece === undefined) throw new RangeError("no such piece")
+    switch (failure.reason) {
+      case "full":
+        throw diskFull(this.#place.into, { cause: new Error(failure.detail) })
+      case "io":
+        throw new Error(`cannot write ${this.#pathOf(piece.file)}: ${failure.detail}`)
+      case "mac":
+      case "exists":
+      case "name":
+        if (this.#failed.has(piece.file)) return
+        this.#failed.set(piece.file, failureText[failure.reason])
+        await journal.noteFailed({ entry: piece.file, reason: failureText[failure.reason] })
+    }
+  }
+
+  #wantedParts(paddingDone: ReadonlySet<number>): number[] {
+    const wanted: number[] = []
+    const count = gridCount(this.#bodyLength)
+    for (let part = 0; part < count; part++) {
+      // Padding is fetched like the rest: stopping early would tell the relay where it begins.
+      const isPadding = gridOffset(part) >= this.#placement.contentLength
+      if (this.#unitsOfPart.has(part) || (isPadding && !paddingDone.has(part))) wanted.push(part)
+    }
+    return wanted
+  }
+
+  #report(): void {
+    say(this.#options, {
+      kind: "bytes",
+      done: this.#thereBytes + this.#doneBytes,
+      total: this.#bodyLength,
+      alreadyThere: this.#thereBytes,
+    })
+  }
+
+  // ---- the private folder
+
+  #pathOf(entry: number): string {
+    return path.join(this.#place.tree, this.#paths[entry] ?? "")
+  }
+
+  #modeOf(entry: OpenedEntry): number {
+    const all = entry.type === "file" && (!entry.executable || this.#options.executable !== true)
+    return (all ? 0o666 : 0o777) & ~this.#umask
+  }
+
+  /** All folders, and the files that have no bytes to wait for. */
+  async #makeTree(): Promise<void> {
+    mkdirSync(this.#place.tree, { recursive: true, mode: 0o700 })
+    const made = new Set<string>()
+    for (const [index, entry] of this.#manifest.entries.entries()) {
+      const name = this.#paths[index] ?? ""
+      const folder = entry.type === "directory" ? name : path.dirname(name)
+      if (index % 1000 === 999) await new Promise((resolve) => setImmediate(resolve))
+      this.#signal.throwIfAborted()
+      try {
+        if (folder !== "." && !made.has(folder)) {
+          mkdirSync(path.join(this.#place.tree, folder), { recursive: true, mode: 0o700 })
+          made.add(folder)
+        }
+        if (entry.type === "file" && entry.size === 0) {
+          const descriptor = createFile(this.#pathOf(index), this.#resumed)
+          fchmodSync(descriptor, this.#modeOf(entry))
+          closeSync(descriptor)
+          this.#unsynced.add(index)
+        }
+      } catch (error) {
+        const refusal = nameRefusal(error)
+        if (refusal === undefined) throw error
+        this.#failed.set(index, refusal)
+      }
+    }
+  }
+
+  /** What the journal says is done, as far as the files are really there. */
+  async #believedDone(
+    journal: ReceiveJournal,
+  ): Promise<{ chunks: Set<number>; padding: Set<number> }> {
+    const chunks = new Set<number>()
+    const padding = new Set<number>()
+    for (const { kind, first, count } of journal.done) {
+      const into = kind === "chunks" ? chunks : padding
+      for (let at = first; at < first + count; at++) into.add(at)
+    }
+    for (const [index, place] of this.#placement.files.entries()) {
+      const entry = this.#manifest.entries[index]
+      if (entry?.type !== "file" || place.chunkCount === 0) continue
+      const range = { first: place.firstChunk, end: place.firstChunk + place.chunkCount }
+      let left = 0
+      for (let chunk = range.first; chunk < range.end; chunk++) if (!chunks.has(chunk)) left++
+      if (left < place.chunkCount && !this.#failed.has(index)) {
+        if (await hasSize(this.#pathOf(index), place.size)) {
+          this.#created.add(index)
+          // Whatever the journal says of earlier runs, nobody promised that this file was synced.
+          this.#unsynced.add(index)
+        } else {
+          for (let chunk = range.first; chunk < range.end; chunk++) chunks.delete(chunk)
+          left = place.chunkCount
+        }
+      }
+      this.#chunksLeft[index] = left
+    }
+    return { chunks, padding }
+  }
+
+  async #checkRoom(bytesToGo: number): Promise<void> {
+    const { bavail, bsize } = await statfs(this.#place.into)
+    const freeBytes = bavail * bsize
+    // A block for each entry on top: small files take more than they hold.
+    const neededBytes = bytesToGo + this.#manifest.entries.length * 4 * KIB
+    if (freeBytes < neededBytes) throw diskFull(this.#place.into, { neededBytes, freeBytes })
+  }
+
+  // ---- syncing
+
+  #syncInBackground(journal: ReceiveJournal): void {
+    if (this.#syncing) return
+    this.#syncing = this.#sync(journal)
+      .catch((error: unknown) => this.#fail(error))
+      .finally(() => (this.#syncing = undefined))
+  }
+
+  /** Ends when everything noted as done before the call is on the disk. */
+  async #sync(journal: ReceiveJournal): Promise<void> {
+    const { recorded } = journal
+    const entries = [...this.#unsynced]
+    this.#unsynced = new Set()
+    this.#unsyncedBytes = 0
+    await eachOf(entries, syncsAtOnce, async (entry) => {
+      if (this.#failed.has(entry)) return
+      const handle = await open(this.#pathOf(entry), "r")
+      try {
+        await handle.datasync()
+      } finally {
+        await handle.close()
+      }
+    })
+    await journal.noteSynced(recorded)
+  }
+
+  /** All bytes are there: drop what failed, set modes and times, and get everything onto the disk. */
+  async #settle(journal: ReceiveJournal): Promise<void> {
+    say(this.#options, { kind: "phase", phase: "syncing" })
+    for (const [entry, reason] of this.#failed) {
+      // A name that collides is the name of another entry's file.
+      if (reason === failureText.mac) await rm(this.#pathOf(entry), { force: true })
+    }
+    const folders = new Set<string>([this.#place.tree])
+    for (const [index, entry] of this.#manifest.entries.entries()) {
+      const name = this.#paths[index] ?? ""
+      addWithParents(
+        folders,
+        entry.type === "directory" ? name : path.dirname(name),
+        this.#place.tree,
+      )
+      if (entry.type === "directory" || this.#failed.has(index)) continue
+      const isSmall = (this.#placement.files[index]?.chunkCount ?? 0) <= 1
+      const isTimed = this.#options.times === true && entry.mtimeMs > 0
+      // A file of one chunk got its mode from whoever wrote it.
+      if (isSmall && !isTimed) continue
+      await this.#finishFile(index, entry)
+    }
+    await this.#sync(journal)
+    const deepestFirst = [...folders].sort((a, b) => b.length - a.length)
+    await eachOf(deepestFirst, syncsAtOnce, async (folder) => syncFolder(folder))
+    // The tree itself stays private until it is empty.
+    for (const folder of deepestFirst.slice(0, -1)) await chmod(folder, 0o777 & ~this.#umask)
+    if (this.#options.times === true) await this.#setFolderTimes()
+  }
+
+  async #finishFile(index: number, entry: OpenedEntry): Promise<void> {
+    const handle = await open(this.#pathOf(index), "r+")
+    try {
+      await handle.chmod(this.#modeOf(entry))
+      if (this.#options.times === true && entry.mtimeMs > 0) {
+        await handle.utimes(entry.mtimeMs / 1000, entry.mtimeMs / 1000)
+      }
+    } finally {
+      await handle.close()
+    }
+    this.#unsynced.add(index)
+  }
+
+  async #setFolderTimes(): Promise<void> {
+    for (const [index, entry] of this.#manifest.entries.entries()) {
+      if (entry.type !== "directory" || entry.mtimeMs === 0) continue
+      await utimes(this.#pathOf(index), entry.mtimeMs / 1000, entry.mtimeMs / 1000)
+    }
+  }
+
+  // ---- the end
+
+  async #putInPlace(journal: ReceiveJournal): Promise<ReceiveResult> {
+    const { into, tree } = this.#place
+    const { listed } = this.#opened
+    if (journal.stage !== "placed") {
+      say(this.#options, { kind: "phase", phase: "putting in place" })
+      this.#options.signal?.throwIfAborted()
+      const plan = await planPlacing({
+        tree,
+        into,
+        onExisting: this.#options.onExisting ?? "fail",
+      })
+      await journal.notePlacing(plan.names)
+      await placeAll(plan)
+      for (const folder of new Set(plan.moves.map(({ to }) => path.dirname(to)))) {
+        await syncFolder(folder)
+      }
+      await syncFolder(into)
+      await journal.notePlaced()
+    }
+    const failed = [...this.#failed].map(([entry, reason]) => ({
+      path: this.#paths[entry] ?? "",
+      reason,
+    }))
+    // What could not be put in place can still be had, or reported, from the relay's copy.
+    if (this.#options.keep !== true && failed.length === 0) {
+      await deleteCopy(this.#session, listed.id, callOf(this.#options))
+    }
+    await this.#place.clear()
+    return {
+      id: listed.id,
+      paths: journal.placedNames.map((name) => path.join(into, name)),
+      files: this.#manifest.entries.filter(({ type }) => type === "file").length - failed.length,
+      bytes: this.#placement.contentLength,
+      note: this.#manifest.note,
+      resumed: this.#resumed,
+      failed,
+      fetchedBytes: this.#fetchedBytes,
+    }
+  }
+}
+
+interface UnitContext {
+  readonly journal: ReceiveJournal
+  readonly pool: SealingPool
+  readonly work: Set<Promise<void>>
+}
+
+const failureText: Readonly<Record<"mac" | "exists" | "name", string>> = {
+  mac: "its content does not match what the list of entries says; its sender made it so",
+  exists: "this file system takes its name for that of another entry",
+  name: "this file system does not allow its name",
+}
+
+/** Why a name could not be made, when that is the name's fault alone. */
+function nameRefusal(error: unknown): string | undefined {
+  switch (errorCode(error) ?? "") {
+    case "EEXIST":
+    case "EISDIR":
+    case "ENOTDIR":
+      return failureText.exists
+    case "EILSEQ":
+    case "EINVAL":
+    case "ENAMETOOLONG":
+      return failureText.name
+    default:
+      return undefined
+  }
+}
+
+function sizeOf(entry: OpenedEntry): number {
+  return entry.type === "file" ? entry.size : 0
+}
+
+function rangeOfParts(from: number, to: number): number[] {
+  const first = gridIndex(from)
+  return Array.from({ length: gridIndex(to - 1) - first + 1 }, (_, index) => first + index)
+}
+
+/** Runs of neighbouring parts, each about as long as a request asks for. */
+function windowsOf(parts: readonly number[], bodyLength: number): number[][] {
+  const windows: number[][] = []
+  let bytes = 0
+  for (const part of parts) {
+    const length = gridLength(part, bodyLength)
+    const window = windows.at(-1)
+    if (window && window.at(-1) === part - 1 && bytes + length <= windowBytes) {
+      window.push(part)
+      bytes += length
+    } else {
+      windows.push([part])
+      bytes = length
+    }
+  }
+  return windows
+}
+
+function addWithParents(folders: Set<string>, name: string, tree: string): void {
+  for (let at = name; at !== "." && at !== ""; at = path.dirname(at)) {
+    const folder = path.join(tree, at)
+    if (folders.has(folder)) return
+    folders.add(folder)
+  }
+}
+
+async function hasSize(file: string, size: number): Promise<boolean> {
+  try {
+    const stats = await lstat(file)
+    return stats.isFile() && stats.size === size
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return false
+    throw error
+  }
+}
+
+async function eachOf<T>(
+  items: readonly T[],
+  atOnce: number,
+  use: (item: T) => Promise<void>,
+): Promise<void> {
+  const next = items.values()
+  await Promise.all(
+    Array.from({ length: atOnce }, async () => {
+      for (const item of next) await use(item)
+    }),
+  )
+}
