@@ -1,0 +1,227 @@
+// The durable record of each inbox: its bundle, and a log of what happened to its chain. The log is
+// synced before anything that depends on it is acknowledged, and it is the truth: a sequence number
+// counts when the log has it.
+//
+// A record is 192 bytes: u8 kind ‖ u8 reason ‖ 6 zero ‖ u64 seq ‖ id 16 ‖ H_hdr 32 ‖ H_env 32 ‖
+// u64 accepted ‖ u64 expires ‖ head after it 32 ‖ 16 zero ‖ MAC 32. All have one size so that the
+// remains of a torn write are seen and overwritten; a record may stand in the log twice, because a
+// step that failed half way is done again.
+import { join } from "node:path"
+import {
+  ByteReader,
+  concatBytes,
+  equalBytes,
+  FormatError,
+  fromHex,
+  hmacSha256,
+  maxBundleBytes,
+  type Random,
+  type TombstoneReason,
+  toHex,
+  u64,
+  utf8,
+} from "../../protocol/index.js"
+import { type Disk, hasCode, readSmallFile, unlessMissing, writeSyncedFile } from "../disk.js"
+import { deliveryIdOf, type InboxId, isInboxId } from "../ids.js"
+import type { ChainPlace } from "./relay-index.js"
+
+export type LogRecord =
+  | ({ readonly kind: "published" } & ChainPlace)
+  | ({ readonly kind: "buried"; readonly reason: TombstoneReason } & ChainPlace)
+  /** Everything up to `seq` is no longer listed. */
+  | { readonly kind: "floor"; readonly seq: number; readonly head: Uint8Array }
+
+/** What the log comes to. */
+export interface LoggedInbox {
+  readonly bundle: Uint8Array
+  readonly floorSeq: number
+  readonly floorHead: Uint8Array
+  /** By seq, without gaps from the floor on. */
+  readonly places: readonly Exclude<LogRecord, { readonly kind: "floor" }>[]
+  /** Records that are not ours or are damaged, and seqs that are missing: none in a healthy log. */
+  readonly damaged: number
+}
+
+export interface InboxLogs {
+  /** False when the inbox was there. */
+  create(inbox: InboxId, bundle: Uint8Array): Promise<boolean>
+  list(): Promise<InboxId[]>
+  read(inbox: InboxId): Promise<LoggedInbox | undefined>
+  /** Durable when it resolves. One caller at a time for each inbox. */
+  append(inbox: InboxId, records: readonly LogRecord[]): Promise<void>
+  /** Rewrites a log that is mostly history. One caller at a time for each inbox. */
+  compact(inbox: InboxId): Promise<void>
+}
+
+const recordBytes = 192
+const macAt = 160
+const kinds = ["published", "buried", "floor"] as const
+const reasons: readonly TombstoneReason[] = ["taken", "revoked", "expired", "lost", "removed"]
+/** Two records for each of a hundred thousand deliveries in the months an entry is remembered. */
+const maxLogBytes = 2 * 100_000 * recordBytes
+const bundleName = "bundle"
+const logName = "log.v1"
+
+export function openInboxLogs(input: {
+  readonly disk: Disk
+  readonly path: string
+  readonly recordKey: Uint8Array
+  readonly random: Random
+}): InboxLogs {
+  const { disk, path, recordKey, random } = input
+  const folderOf = (inbox: InboxId) => join(path, inbox)
+
+  async function read(inbox: InboxId): Promise<LoggedInbox | undefined> {
+    const folder = folderOf(inbox)
+    const bundle = await readSmallFile(disk, join(folder, bundleName), maxBundleBytes)
+    const log = await readSmallFile(disk, join(folder, logName), maxLogBytes)
+    if (bundle === undefined || log === undefined) return undefined
+    return { bundle, ...foldLog(log, recordKey, inbox) }
+  }
+
+  return {
+    async create(inbox, bundle) {
+      const target = folderOf(inbox)
+      if ((await unlessMissing(disk.stat(target), undefined)) !== undefined) return false
+      // Made whole under another name first: an inbox without its log or bundle is never seen.
+      const fresh = join(path, `new-${toHex(random(16))}`)
+      await disk.makeFolder(fresh)
+      try {
+        await writeSyncedFile(disk, join(fresh, bundleName), bundle)
+        await writeSyncedFile(disk, join(fresh, logName), new Uint8Array(0))
+        await disk.syncFolder(fresh)
+        await disk.rename(fresh, target)
+      } catch (error) {
+        await removeFresh(disk, fresh)
+        if (hasCode(error, "EEXIST", "ENOTEMPTY")) return false
+        throw error
+      }
+      await disk.syncFolder(path)
+      return true
+    },
+
+    async list() {
+      return (await disk.list(path)).filter(isInboxId)
+    },
+
+    read,
+
+    async append(inbox, records) {
+      const bytes = concatBytes(...records.map((record) => encodeLog(record, recordKey, inbox)))
+      const file = await disk.open(join(folderOf(inbox), logName), "update")
+      try {
+        const sizeBytes = await file.sizeBytes()
+        const end = sizeBytes - (sizeBytes % recordBytes)
+        if (end !== sizeBytes) await file.truncate(end)
+        await file.write(bytes, end)
+        await file.sync()
+      } finally {
+        await file.close()
+      }
+    },
+
+    async compact(inbox) {
+      const logged = await read(inbox)
+      if (logged === undefined) return
+      const { floorSeq, floorHead, places } = logged
+      const records: LogRecord[] = [{ kind: "floor", seq: floorSeq, head: floorHead }, ...places]
+      const bytes = concatBytes(...records.map((record) => encodeLog(record, recordKey, inbox)))
+      const folder = folderOf(inbox)
+      const fresh = join(folder, "log.new")
+      await unlessMissing(disk.unlink(fresh), undefined)
+      await writeSyncedFile(disk, fresh, bytes)
+      await disk.rename(fresh, join(folder, logName))
+      await disk.syncFolder(folder)
+    },
+  }
+}
+
+async function removeFresh(disk: Disk, fresh: string): Promise<void> {
+  try {
+    for (const name of await disk.list(fresh)) await disk.unlink(join(fresh, name))
+    await disk.removeFolder(fresh)
+  } catch {
+    // The sweep removes what is left; the caller has the first failure to report.
+  }
+}
+
+function encodeLog(record: LogRecord, key: Uint8Array, inbox: InboxId): Uint8Array {
+  const reason = record.kind === "buried" ? reasons.indexOf(record.reason) + 1 : 0
+  const place =
+    record.kind === "floor"
+      ? new Uint8Array(96)
+      : concatBytes(
+          fromHex(record.id),
+          record.headerHash,
+          record.envelopeHash,
+          u64(record.acceptedMs),
+          u64(record.expiresMs),
+        )
+  const open = concatBytes(
+    Uint8Array.of(kinds.indexOf(record.kind) + 1, reason),
+    new Uint8Array(6),
+    u64(record.seq),
+    place,
+    record.head,
+    new Uint8Array(16),
+  )
+  return concatBytes(open, logMac(key, inbox, open))
+}
+
+function logMac(key: Uint8Array, inbox: InboxId, open: Uint8Array): Uint8Array {
+  return hmacSha256(key, utf8(`${logName} ${inbox}\n`), open)
+}
+
+function parseLog(bytes: Uint8Array, key: Uint8Array, inbox: InboxId): LogRecord {
+  const open = bytes.subarray(0, macAt)
+  if (!equalBytes(logMac(key, inbox, open), bytes.subarray(macAt))) {
+    throw new FormatError("log", "not ours")
+  }
+  const reader = new ByteReader(open, "log")
+  const kind = kinds[reader.u8("kind") - 1] ?? reader.refuse("kind", "unknown")
+  const reason = reader.u8("reason")
+  reader.zeros(6, "reserved")
+  const seq = reader.u64("seq")
+  const id = reader.take(16, "id")
+  const headerHash = reader.take(32, "header hash")
+  const envelopeHash = reader.take(32, "envelope hash")
+  const acceptedMs = reader.u64("accepted")
+  const expiresMs = reader.u64("expires")
+  const head = reader.take(32, "head")
+  reader.zeros(16, "reserved")
+  if (kind === "floor") return { kind, seq, head }
+  const place = { seq, head, id: deliveryIdOf(id), headerHash, envelopeHash, acceptedMs, expiresMs }
+  if (kind === "published") return { kind, ...place }
+  return { kind, ...place, reason: reasons[reason - 1] ?? reader.refuse("reason", "unknown") }
+}
+
+function foldLog(log: Uint8Array, key: Uint8Array, inbox: InboxId): Omit<LoggedInbox, "bundle"> {
+  let floorSeq = 0
+  let floorHead = new Uint8Array(32)
+  let damaged = 0
+  const places = new Map<number, LoggedInbox["places"][number]>()
+  for (let at = 0; at + recordBytes <= log.length; at += recordBytes) {
+    let record: LogRecord
+    try {
+      record = parseLog(log.slice(at, at + recordBytes), key, inbox)
+    } catch (error) {
+      if (!(error instanceof FormatError)) throw error
+      damaged += 1
+      continue
+    }
+    if (record.kind === "floor") {
+      if (record.seq >= floorSeq) {
+        floorSeq = record.seq
+        floorHead = new Uint8Array(record.head)
+      }
+    } else if (record.kind === "buried" || !places.has(record.seq)) {
+      // What is buried stays so, even when its publication stands in the log a second time.
+      places.set(record.seq, record)
+    }
+  }
+  const listed = [...places.values()]
+    .filter(({ seq }) => seq > floorSeq)
+    .sort((a, b) => a.seq - b.seq)
+  const gaps = (listed.at(-1)?.seq ?? floorSeq) - floorSeq - listed.length
+  return { floorSeq, floorHead, places: listed, damaged: damaged + gaps }
+}
