@@ -270,7 +270,6 @@ export function sealManifest(input: SealManifestInput): SealedManifest {
   if (entries.length > maxEntries) {
     throw new FormatError("entries", `${entries.length} where a delivery holds ${maxEntries}`)
   }
-  checkPaths(entries)
   let used = prefixBytes + note.length
   let contentLength = 0
   for (const entry of entries) {
@@ -281,6 +280,7 @@ export function sealManifest(input: SealManifestInput): SealedManifest {
     throw new FormatError("entries", "their names and keys fill more than 64 MiB")
   }
   if (contentLength > maxBodyBytes) throw new FormatError("entries", "more than 64 GiB in all")
+  checkPaths(entries)
 
   const plaintext = new Uint8Array(paddedManifestLength(used))
   const view = new DataView(plaintext.buffer)

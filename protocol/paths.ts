@@ -54,7 +54,7 @@ export function checkPaths(entries: readonly PathEntry[]): void {
  * folder. The type comes last: of one path, a directory sorts before a file.
  */
 export function pathKey(path: string, type: PathEntry["type"]): string {
-  return `${path.replaceAll("/", "\0")}\0\0${type === "directory" ? "d" : "f"}`
+  return `${path}//${type === "directory" ? "d" : "f"}`.replaceAll("/", "\0")
 }
 
 /**
