@@ -1,0 +1,478 @@
+// The words a person may write after `knothole`, turned into one value. Nothing is read or done here;
+// `relay` takes its flags from the relay's own table (relay.ts), which is loaded only when it is asked for.
+import { Command, CommanderError, InvalidArgumentError, Option } from "commander"
+import { UsageError } from "./errors.js"
+import type { OutputMode } from "./output.js"
+import { parseDeliveryId, parseDuration, parseIdentityName } from "./quantities.js"
+import type { Environment } from "./settings.js"
+
+interface WithOutput {
+  readonly output: OutputMode
+}
+
+/** Which identity acts, and where its passphrase is. */
+export interface IdentityChoice {
+  readonly identity: string | undefined
+  readonly passphraseFile: string | undefined
+}
+
+export interface InitRequest extends WithOutput {
+  readonly command: "init"
+  readonly relay: string | undefined
+  readonly name: string | undefined
+  readonly passphrase: boolean
+  readonly passphraseFile: string | undefined
+}
+
+export interface AddressRequest extends WithOutput {
+  readonly command: "address"
+  readonly identity: string | undefined
+}
+
+export interface SendRequest extends WithOutput, IdentityChoice {
+  readonly command: "send"
+  readonly paths: readonly string[]
+  readonly recipients: readonly string[]
+  readonly recipientFiles: readonly string[]
+  readonly relay: string | undefined
+  readonly note: string | undefined
+  /** The name of what comes from stdin. */
+  readonly name: string
+  readonly mode: "anonymous" | "deniable" | "signature"
+  readonly expiresMs: number | undefined
+  readonly receiptFile: string | undefined
+  readonly times: boolean
+  readonly fresh: boolean
+}
+
+export interface InboxRequest extends WithOutput, IdentityChoice {
+  readonly command: "inbox"
+  readonly relay: string | undefined
+}
+
+export interface ReceiveRequest extends WithOutput, IdentityChoice {
+  readonly command: "receive"
+  readonly ids: readonly string[]
+  readonly all: boolean
+  readonly relay: string | undefined
+  readonly folder: string
+  readonly keep: boolean
+  readonly onExisting: "fail" | "overwrite" | "rename"
+  readonly executable: boolean
+  readonly times: boolean
+}
+
+export interface SentRequest extends WithOutput {
+  readonly command: "status" | "revoke"
+  readonly id: string
+}
+
+export interface DiscardRequest extends WithOutput, IdentityChoice {
+  readonly command: "discard"
+  readonly id: string
+  readonly relay: string | undefined
+}
+
+export interface RelayRequest {
+  readonly command: "relay"
+  readonly args: readonly string[]
+}
+
+export interface HelpRequest {
+  readonly command: "help"
+  readonly text: string
+}
+
+export interface VersionRequest {
+  readonly command: "version"
+}
+
+export type Request =
+  | InitRequest
+  | AddressRequest
+  | SendRequest
+  | InboxRequest
+  | ReceiveRequest
+  | SentRequest
+  | DiscardRequest
+  | RelayRequest
+  | HelpRequest
+  | VersionRequest
+
+/** Throws UsageError for anything that cannot be meant. `args` leaves out node and the script. */
+export function parseCommandLine(options: { args: readonly string[]; env: Environment }): Request {
+  const { env } = options
+  const args = [...options.args]
+  if (args[0] === "-V" || args[0] === "--version") return { command: "version" }
+  if (args[0] === "help" && args[1] === "relay") args.splice(0, 2, "relay", "--help")
+  if (args[0] === "relay") return { command: "relay", args: args.slice(1) }
+
+  let request: Request | undefined
+  let written = ""
+  const program = describeProgram({ env, chosen: (value) => (request = value) })
+  const all = [program, ...program.commands]
+  for (const command of all) {
+    command.exitOverride()
+    command.configureOutput({
+      writeOut: (text) => (written += text),
+      // The error that is thrown carries the same words.
+      writeErr: () => {},
+    })
+  }
+  try {
+    program.parse(args.length === 0 ? ["--help"] : args, { from: "user" })
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error
+    if (error.exitCode === 0) return { command: "help", text: written }
+    throw new UsageError(describeCommanderError(error, args))
+  }
+  if (request === undefined) throw new UsageError("which command? 'knothole --help' lists them")
+  return request
+}
+
+function describeCommanderError(error: CommanderError, args: readonly string[]): string {
+  const command = args.find((word) => !word.startsWith("-"))
+  const message = error.message.replace(/^error: /, "")
+  const help =
+    command === undefined || error.code === "commander.unknownCommand" ? "" : ` ${command}`
+  return `${message}\n'knothole${help} --help' shows how it is written.`
+}
+
+const helpWidth = 80
+
+interface Description {
+  readonly env: Environment
+  readonly chosen: (request: Request) => void
+}
+
+function describeProgram({ env, chosen }: Description): Command {
+  const program = new Command("knothole")
+    .description(
+      "Leaves sealed files on a relay for someone who is not there, and picks up what\nwas left for you.",
+    )
+    .usage("COMMAND [OPTIONS]")
+    .option("-V, --version", "print the version")
+    .helpOption("-h, --help", "print help; 'knothole COMMAND --help' for one command")
+    .helpCommand(false)
+    .configureHelp({ helpWidth, subcommandTerm: (command) => command.name() })
+    .addHelpText(
+      "after",
+      `
+Examples:
+  knothole relay                                   run a relay on this machine
+  knothole init --relay http://127.0.0.1:8787      open an inbox, get an address
+  knothole send report.pdf photos/ -r knot1…@host  send files and folders
+  knothole inbox                                   see what waits
+  knothole receive -o ~/Downloads                  pick it up`,
+    )
+
+  const add = (name: string, summary: string, help: { examples: string[]; twins: string[] }) =>
+    program
+      .command(name)
+      .description(`${summary[0]?.toUpperCase()}${summary.slice(1)}.`)
+      .summary(summary)
+      .helpOption("-h, --help", "print this")
+      .configureHelp({ helpWidth })
+      .addHelpText(
+        "after",
+        `
+Environment (KNOTHOLE_…): ${[...help.twins, "JSON", "QUIET"].join(" ")}
+
+Examples:
+${help.examples.map((line) => `  ${line}`).join("\n")}`,
+      )
+
+  // Only its name and summary: its flags are the relay's own.
+  program.command("relay").description("run a relay in the foreground until SIGTERM")
+
+  const init = add("init", "make an identity and open its inbox at a relay", {
+    twins: ["RELAY", "PASSPHRASE_FILE"],
+    examples: [
+      "knothole init --relay https://drop.example.org",
+      "knothole init --relay http://127.0.0.1:8787 --name work",
+    ],
+  })
+    .option("--relay <url>", "the relay where the inbox shall be")
+    .option(
+      "--name <name>",
+      "what to call this identity (default: default)",
+      check(parseIdentityName),
+    )
+    .option("--no-passphrase", "protect the key file by its permissions only")
+  addPassphraseFile(addOutput(init)).action((options: InitOptions) => {
+    chosen({
+      command: "init",
+      relay: options.relay ?? twin(env, "KNOTHOLE_RELAY"),
+      name: options.name,
+      passphrase: options.passphrase,
+      passphraseFile: options.passphraseFile ?? twin(env, "KNOTHOLE_PASSPHRASE_FILE"),
+      output: outputMode(options, env),
+    })
+  })
+
+  const address = add("address", "show your address and the words to compare it by", {
+    twins: ["IDENTITY"],
+    examples: ["knothole address", "knothole address -i work"],
+  })
+  addOutput(addIdentity(address)).action((options: CommonOptions) => {
+    chosen({
+      command: "address",
+      identity: options.identity ?? identityTwin(env),
+      output: outputMode(options, env),
+    })
+  })
+
+  const send = add("send", "send files and folders; run again, it resumes", {
+    twins: ["RELAY", "EXPIRES", ...identityTwins],
+    examples: [
+      "knothole send report.pdf photos/ -r knot1…@drop.example.org",
+      "tar c . | knothole send - --name backup.tar -r knot1…@drop.example.org",
+    ],
+  })
+    .argument("<paths...>", "files and folders; - is stdin")
+    .option("-r, --recipient <address>", "who may open it: knot1…@host (repeatable)", collect)
+    .option("-R, --recipients-file <file>", "addresses, one a line; - is stdin", collect)
+    .option("--relay <url>", "the relay of recipients named without @host")
+    .option("--note <text>", "a few words, sealed with the files")
+    .option("--name <name>", "name for what stdin brings (default: stdin)")
+    .option("--expires <time>", "how long it may wait: 12h, 7d, 2w", check(parseDuration))
+    .addOption(
+      new Option("--deniable", "prove who you are, to the recipient alone").conflicts("sign"),
+    )
+    .option("--sign", "prove it also to whomever they show it")
+    .option("--times", "carry the files' modification times")
+    .option("--receipt <file>", "keep the relay's signed receipts")
+    .option("--fresh", "start over instead of resuming")
+  addOutput(addIdentity(addPassphraseFile(send))).action(
+    (paths: string[], options: SendOptions) => {
+      chosen({
+        command: "send",
+        paths,
+        recipients: options.recipient ?? [],
+        recipientFiles: options.recipientsFile ?? [],
+        relay: options.relay ?? twin(env, "KNOTHOLE_RELAY"),
+        note: options.note,
+        name: options.name ?? "stdin",
+        mode:
+          options.sign === true
+            ? "signature"
+            : options.deniable === true
+              ? "deniable"
+              : "anonymous",
+        expiresMs: options.expires ?? expiresTwin(env),
+        receiptFile: options.receipt,
+        times: options.times === true,
+        fresh: options.fresh === true,
+        identity: options.identity ?? identityTwin(env),
+        passphraseFile: options.passphraseFile ?? twin(env, "KNOTHOLE_PASSPHRASE_FILE"),
+        output: outputMode(options, env),
+      })
+    },
+  )
+
+  const inbox = add("inbox", "list what waits for you", {
+    twins: ["RELAY", ...identityTwins],
+    examples: ["knothole inbox", "knothole inbox --json | jq -r '.[] | select(.new) | .id'"],
+  }).addOption(movedRelay())
+  addOutput(addIdentity(addPassphraseFile(inbox))).action((options: CommonOptions & WithRelay) => {
+    chosen({
+      command: "inbox",
+      relay: options.relay ?? twin(env, "KNOTHOLE_RELAY"),
+      identity: options.identity ?? identityTwin(env),
+      passphraseFile: options.passphraseFile ?? twin(env, "KNOTHOLE_PASSPHRASE_FILE"),
+      output: outputMode(options, env),
+    })
+  })
+
+  const receive = add("receive", "fetch, check and put files in place; run again, it resumes", {
+    twins: ["RELAY", ...identityTwins],
+    examples: [
+      "knothole receive -o ~/Downloads",
+      "knothole receive 0f3c9a5be1d24c7788a1b2c3d4e5f607 --rename",
+      "knothole receive --all -o drops",
+    ],
+  })
+    .argument(
+      "[ids...]",
+      "deliveries to receive (default: the only one)",
+      collectChecked(parseDeliveryId),
+    )
+    .option("--all", "receive everything that waits")
+    .option("-o, --output <folder>", "where to put it, or them, each in a folder")
+    .option("--keep", "leave the relay's copy")
+    .addOption(new Option("--overwrite", "replace files that exist").conflicts("rename"))
+    .option("--rename", "find another name for what exists")
+    .option("--executable", "let executable files be so here")
+    .option("--times", "set the modification times the sender gave")
+    .addOption(movedRelay())
+  addOutput(addIdentity(addPassphraseFile(receive))).action(
+    (ids: string[] | undefined, options: ReceiveOptions) => {
+      if (options.all === true && ids !== undefined && ids.length > 0) {
+        throw new UsageError("--all receives everything: leave out the ids, or --all")
+      }
+      chosen({
+        command: "receive",
+        ids: ids ?? [],
+        all: options.all === true,
+        relay: options.relay ?? twin(env, "KNOTHOLE_RELAY"),
+        folder: options.output ?? ".",
+        keep: options.keep === true,
+        onExisting:
+          options.overwrite === true ? "overwrite" : options.rename === true ? "rename" : "fail",
+        executable: options.executable === true,
+        times: options.times === true,
+        identity: options.identity ?? identityTwin(env),
+        passphraseFile: options.passphraseFile ?? twin(env, "KNOTHOLE_PASSPHRASE_FILE"),
+        output: outputMode(options, env),
+      })
+    },
+  )
+
+  const sent = [
+    { command: "status", summary: "say whether a delivery you sent waits, was taken or expired" },
+    { command: "revoke", summary: "delete a delivery you sent, for all its recipients" },
+  ] as const
+  for (const { command, summary } of sent) {
+    addOutput(
+      add(command, summary, {
+        twins: [],
+        examples: [`knothole ${command} 0f3c9a5be1d24c7788a1b2c3d4e5f607`],
+      }).argument("<id>", "the id that send printed", check(parseDeliveryId)),
+    ).action((id: string, options: CommonOptions) => {
+      chosen({ command, id, output: outputMode(options, env) })
+    })
+  }
+
+  const discard = add("discard", "delete a delivery from your inbox without receiving it", {
+    twins: ["RELAY", ...identityTwins],
+    examples: ["knothole discard 0f3c9a5be1d24c7788a1b2c3d4e5f607"],
+  })
+    .argument("<id>", "the id that inbox shows", check(parseDeliveryId))
+    .addOption(movedRelay())
+  addOutput(addIdentity(addPassphraseFile(discard))).action(
+    (id: string, options: CommonOptions & WithRelay) => {
+      chosen({
+        command: "discard",
+        id,
+        relay: options.relay ?? twin(env, "KNOTHOLE_RELAY"),
+        identity: options.identity ?? identityTwin(env),
+        passphraseFile: options.passphraseFile ?? twin(env, "KNOTHOLE_PASSPHRASE_FILE"),
+        output: outputMode(options, env),
+      })
+    },
+  )
+  return program
+}
+
+// The shapes commander fills, as the options above declare them.
+interface CommonOptions {
+  readonly json?: boolean
+  readonly quiet?: boolean
+  readonly identity?: string
+  readonly passphraseFile?: string
+}
+interface WithRelay {
+  readonly relay?: string
+}
+interface InitOptions extends CommonOptions, WithRelay {
+  readonly name?: string
+  readonly passphrase: boolean
+}
+interface SendOptions extends CommonOptions, WithRelay {
+  readonly recipient?: string[]
+  readonly recipientsFile?: string[]
+  readonly note?: string
+  readonly name?: string
+  readonly expires?: number
+  readonly deniable?: boolean
+  readonly sign?: boolean
+  readonly times?: boolean
+  readonly receipt?: string
+  readonly fresh?: boolean
+}
+interface ReceiveOptions extends CommonOptions, WithRelay {
+  readonly all?: boolean
+  readonly output?: string
+  readonly keep?: boolean
+  readonly overwrite?: boolean
+  readonly rename?: boolean
+  readonly executable?: boolean
+  readonly times?: boolean
+}
+
+function movedRelay(): Option {
+  return new Option("--relay <url>", "where the inbox is, if elsewhere than at init")
+}
+
+function addIdentity(command: Command): Command {
+  return command.option(
+    "-i, --identity <name>",
+    "which of your identities",
+    check(parseIdentityName),
+  )
+}
+
+const identityTwins = ["IDENTITY", "PASSPHRASE_FILE"]
+
+function addPassphraseFile(command: Command): Command {
+  return command.option("--passphrase-file <file>", "read the passphrase here instead of asking")
+}
+
+function addOutput(command: Command): Command {
+  return command
+    .option("--json", "print events as JSON, one a line")
+    .option("-q, --quiet", "print only the result")
+}
+
+function outputMode(options: CommonOptions, env: Environment): OutputMode {
+  return {
+    json: options.json ?? isSwitchedOn(env, "KNOTHOLE_JSON"),
+    quiet: options.quiet ?? isSwitchedOn(env, "KNOTHOLE_QUIET"),
+  }
+}
+
+// Flags win over their twins in the environment; an empty twin counts as none.
+function twin(env: Environment, name: string): string | undefined {
+  const value = env[name]
+  return value === "" ? undefined : value
+}
+
+function identityTwin(env: Environment): string | undefined {
+  const name = twin(env, "KNOTHOLE_IDENTITY")
+  return name === undefined ? undefined : parseIdentityName(name)
+}
+
+function expiresTwin(env: Environment): number | undefined {
+  const text = twin(env, "KNOTHOLE_EXPIRES")
+  return text === undefined ? undefined : parseDuration(text)
+}
+
+function isSwitchedOn(env: Environment, name: string): boolean {
+  const value = env[name] ?? ""
+  if (value === "1" || value === "true") return true
+  if (value === "" || value === "0" || value === "false") return false
+  throw new UsageError(`${name} is '${value}': it can be 1 or 0`)
+}
+
+function collect(value: string, before: string[] | undefined): string[] {
+  return [...(before ?? []), value]
+}
+
+function collectChecked(parse: (text: string) => string) {
+  return (value: string, before: string[] | undefined): string[] => [
+    ...(before ?? []),
+    check(parse)(value),
+  ]
+}
+
+/** Lets commander name the option when its value is refused. */
+function check<T>(parse: (text: string) => T): (text: string) => T {
+  return (text) => {
+    try {
+      return parse(text)
+    } catch (error) {
+      if (error instanceof UsageError) throw new InvalidArgumentError(error.message)
+      throw error
+    }
+  }
+}

@@ -1,0 +1,21 @@
+import type { OnProgress } from "../index.js"
+import type { Output } from "./output.js"
+import type { ProgramPaths } from "./settings.js"
+
+/** What a command is given. */
+export interface Context {
+  readonly paths: ProgramPaths
+  readonly output: Output
+  readonly stdin: NodeJS.ReadStream
+  /** Runs what takes a while: progress is shown, and Ctrl-C stops it where it can be resumed. */
+  readonly work: <T>(task: (options: WorkOptions) => Promise<T>) => Promise<T>
+  /** Says what to do should this run be interrupted or lose its relay. */
+  readonly canResume: (how: string) => void
+  /** This run as it could be typed again. */
+  readonly sameAgain: string
+}
+
+export interface WorkOptions {
+  readonly signal: AbortSignal
+  readonly onProgress: OnProgress
+}

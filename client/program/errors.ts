@@ -1,0 +1,35 @@
+// What can go wrong in the program itself; the library's and the protocol's errors come on top (failures.ts).
+
+/** What was asked for cannot be done as it was asked. The message says what to write instead. */
+export class UsageError extends Error {
+  override readonly name = "UsageError"
+}
+
+/** The person, or the system, asked us to stop. */
+export class Interrupted extends Error {
+  override readonly name = "Interrupted"
+
+  constructor() {
+    super("interrupted")
+  }
+}
+
+/** A key file that is damaged, that others may read, or that its passphrase does not open. */
+export class KeyProblem extends Error {
+  override readonly name = "KeyProblem"
+}
+
+/** A file of ours would take a name that is in use. Nothing was replaced. */
+export class NameTaken extends Error {
+  override readonly name = "NameTaken"
+}
+
+/** Some of what was asked for was done; the message lists what was not. */
+export class PartlyDone extends Error {
+  override readonly name = "PartlyDone"
+}
+
+/** The relay's folder or its address on the network cannot be used. */
+export class CannotStart extends Error {
+  override readonly name = "CannotStart"
+}

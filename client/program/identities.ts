@@ -1,0 +1,178 @@
+// The key files of this person, one for each identity, and at which relay each has its inbox.
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+} from "node:fs"
+import path from "node:path"
+import { identityFileInfo, openIdentity, FormatError, OpenError } from "../../protocol/index.js"
+import type { Bundle, Identity } from "../../protocol/index.js"
+import { errorCode, makePrivateFolder, placePrivateFile } from "../private-files.js"
+import { quoteForShell } from "./display.js"
+import { KeyProblem, NameTaken, UsageError } from "./errors.js"
+import { openTerminal, readPassphrase } from "./prompts.js"
+import { readJsonFile, textField, writeJsonFile } from "./settings.js"
+import type { Config, ProgramPaths } from "./settings.js"
+
+export interface KeyFile {
+  readonly name: string
+  readonly file: string
+  readonly bytes: Uint8Array
+  readonly sealed: boolean
+  readonly bundle: Bundle
+  /** The origin where this identity has its inbox, when known. */
+  readonly relay: string | undefined
+}
+
+export const firstIdentity = "default"
+
+export function keyFilePath(paths: ProgramPaths, name: string): string {
+  return path.join(paths.identitiesFolder, `${name}.key`)
+}
+
+function homeFilePath(paths: ProgramPaths, name: string): string {
+  return path.join(paths.identitiesFolder, `${name}.json`)
+}
+
+/** Reads the key file of the named identity, or of the one the settings name. It stays sealed. */
+export function loadKeyFile(options: {
+  paths: ProgramPaths
+  config: Config
+  name: string | undefined
+}): KeyFile {
+  const { paths, config } = options
+  const name = options.name ?? config.identity ?? firstIdentity
+  const file = keyFilePath(paths, name)
+  const bytes = readPrivateFile(file) ?? refuseMissing(paths, name)
+  const { sealed, bundle } = parseKeyFile(file, bytes)
+  return { name, file, bytes, sealed, bundle, relay: readHome(paths, name) }
+}
+
+/** Opens the key, asking for the passphrase when it has one. */
+export async function unlock(key: KeyFile, passphraseFile: string | undefined): Promise<Identity> {
+  const passphrase = key.sealed
+    ? await readPassphrase(
+        {
+          file: passphraseFile,
+          terminal: passphraseFile === undefined ? openTerminal() : undefined,
+        },
+        `identity '${key.name}'`,
+      )
+    : undefined
+  try {
+    return await openIdentity(key.bytes, passphrase)
+  } catch (error) {
+    if (error instanceof OpenError) {
+      throw new KeyProblem(
+        `the passphrase does not open ${key.file}\nType it again; if it is lost, the key is lost with it.`,
+      )
+    }
+    if (error instanceof FormatError) throw damaged(key.file, error)
+    throw error
+  }
+}
+
+/** Durable when this ends; never replaces a key. */
+export async function saveKeyFile(options: {
+  paths: ProgramPaths
+  name: string
+  bytes: Uint8Array
+}): Promise<void> {
+  await makePrivateFolder(options.paths.identitiesFolder)
+  const file = keyFilePath(options.paths, options.name)
+  if (!(await placePrivateFile(file, options.bytes))) {
+    throw new NameTaken(`${file} was made by another process meanwhile; nothing was replaced`)
+  }
+}
+
+/** Whether a key exists, and whether its inbox was opened. */
+export function identityStage(paths: ProgramPaths, name: string): "none" | "key only" | "at home" {
+  if (!existsSync(keyFilePath(paths, name))) return "none"
+  return readHome(paths, name) === undefined ? "key only" : "at home"
+}
+
+export async function rememberHome(options: {
+  paths: ProgramPaths
+  name: string
+  relay: string
+}): Promise<void> {
+  await writeJsonFile(homeFilePath(options.paths, options.name), { relay: options.relay })
+}
+
+function readHome(paths: ProgramPaths, name: string): string | undefined {
+  const file = homeFilePath(paths, name)
+  const value = readJsonFile(file)
+  return value === undefined ? undefined : textField(file, value, "relay")
+}
+
+function parseKeyFile(file: string, bytes: Uint8Array): { sealed: boolean; bundle: Bundle } {
+  try {
+    return identityFileInfo(bytes)
+  } catch (error) {
+    if (error instanceof FormatError || error instanceof OpenError) throw damaged(file, error)
+    throw error
+  }
+}
+
+function damaged(file: string, error: Error): KeyProblem {
+  return new KeyProblem(
+    `the key file ${file} is damaged (${error.message})\nPut your backup of it in its place; without one this inbox cannot be opened any more.`,
+  )
+}
+
+function refuseMissing(paths: ProgramPaths, name: string): never {
+  const others = identityNames(paths)
+  if (others.length > 0) {
+    throw new UsageError(
+      `there is no identity '${name}' here; there is ${others.join(", ")}\nChoose one with -i NAME, or make it with 'knothole init --name ${name} --relay URL'.`,
+    )
+  }
+  throw new UsageError(
+    `there is no identity here yet (looked for ${keyFilePath(paths, name)})\nMake one with 'knothole init --relay URL'.`,
+  )
+}
+
+function identityNames(paths: ProgramPaths): string[] {
+  try {
+    return readdirSync(paths.identitiesFolder)
+      .filter((file) => file.endsWith(".key"))
+      .map((file) => file.slice(0, -".key".length))
+      .sort()
+  } catch {
+    // No folder, no identities; a folder that may not be read says so when its key is read.
+    return []
+  }
+}
+
+const othersMayReadOrWrite = 0o077
+// A sealed RSA-4096 identity takes some 5 KiB.
+const mostKeyFileBytes = 64 * 1024
+
+/** Undefined when there is no such file. What others can read is refused, not quietly repaired. */
+function readPrivateFile(file: string): Uint8Array | undefined {
+  let descriptor: number
+  try {
+    descriptor = openSync(file, constants.O_RDONLY)
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return undefined
+    throw error
+  }
+  try {
+    const { mode, size } = fstatSync(descriptor)
+    if (process.platform !== "win32" && (mode & othersMayReadOrWrite) !== 0) {
+      throw new KeyProblem(
+        `others on this machine may read or change the key file ${file}\nRun: chmod 600 ${quoteForShell(file)}\nWhoever read it may have your key; if that can be, make a new identity.`,
+      )
+    }
+    if (size > mostKeyFileBytes) {
+      throw new KeyProblem(`the key file ${file} is damaged (too large to be one)`)
+    }
+    return readFileSync(descriptor)
+  } finally {
+    closeSync(descriptor)
+  }
+}

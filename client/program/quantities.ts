@@ -1,0 +1,37 @@
+// Quantities as people write them on a command line.
+import { UsageError } from "./errors.js"
+
+const unitMs = new Map([
+  ["m", 60_000],
+  ["h", 3_600_000],
+  ["d", 86_400_000],
+  ["w", 604_800_000],
+])
+
+/** `90m`, `36h`, `7d`, `2w`, in milliseconds. A bare number is refused: nobody agrees on its unit. */
+export function parseDuration(text: string): number {
+  const match = /^([1-9][0-9]{0,4})([mhdw])$/.exec(text)
+  const unit = unitMs.get(match?.[2] ?? "")
+  if (match === null || unit === undefined) {
+    throw new UsageError(
+      `'${text}' is not a length of time: write a whole number and a unit, as in 90m, 36h, 7d or 2w`,
+    )
+  }
+  return Number(match[1]) * unit
+}
+
+/** Ids of deliveries are 32 lower-case hex characters wherever people meet them. */
+export function parseDeliveryId(text: string): string {
+  if (/^[0-9a-f]{32}$/.test(text)) return text
+  throw new UsageError(
+    `'${text}' is not a delivery id: an id is 32 characters of 0-9 and a-f, as 'knothole send' and 'knothole inbox' print it`,
+  )
+}
+
+/** Names of identities become file names. */
+export function parseIdentityName(text: string): string {
+  if (/^[a-z0-9][a-z0-9_-]{0,62}$/.test(text)) return text
+  throw new UsageError(
+    `'${text}' cannot name an identity: use lower-case letters, digits, '-' and '_', at most 63 of them, beginning with a letter or digit`,
+  )
+}

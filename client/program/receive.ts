@@ -1,0 +1,107 @@
+import { existsSync } from "node:fs"
+import path from "node:path"
+import type { Inbox, InboxRow, ReceiveResult } from "../index.js"
+import type { ReceiveRequest } from "./command-line.js"
+import { showCount, showSize, showText } from "./display.js"
+import { PartlyDone, UsageError } from "./errors.js"
+import { explainFailure } from "./failures.js"
+import { tableHead, tableRow, withInbox } from "./inbox.js"
+import type { Context, WorkOptions } from "./context.js"
+
+export async function receiveDeliveries(request: ReceiveRequest, context: Context): Promise<void> {
+  const { output } = context
+  context.canResume(`To go on where it stopped, run the same again:\n  ${context.sameAgain}`)
+  await withInbox(request, context, async (inbox, work) => {
+    const ids = await chooseIds(request, inbox, work)
+    if (ids.length === 0) {
+      output.say("Nothing waits in this inbox.")
+      return
+    }
+    const problems: string[] = []
+    for (const id of ids) {
+      const ownFolder = path.join(request.folder, id)
+      // One that began among several is the only one left when the rest is done; it stays where it began.
+      const into = ids.length > 1 || existsSync(ownFolder) ? ownFolder : request.folder
+      const problem = await receiveOne({
+        request,
+        context,
+        inbox,
+        work,
+        id,
+        into,
+        isOnly: ids.length === 1,
+      })
+      if (problem !== undefined) problems.push(problem)
+    }
+    if (problems.length > 0) throw new PartlyDone(problems.join("\n"))
+  })
+}
+
+async function chooseIds(
+  request: ReceiveRequest,
+  inbox: Inbox,
+  work: WorkOptions,
+): Promise<string[]> {
+  if (request.ids.length > 0) return [...new Set(request.ids)]
+  const waiting = (await inbox.list(work)).filter(canBeReceived)
+  if (request.all) return waiting.map((row) => row.id)
+  const [only] = waiting
+  if (only !== undefined && waiting.length === 1) return [only.id]
+  throw new UsageError(
+    waiting.length === 0
+      ? "nothing waits in this inbox that could be received"
+      : [
+          `${waiting.length} deliveries wait; name the ids of those you want, or say --all`,
+          tableHead(),
+          ...waiting.map(tableRow),
+        ].join("\n"),
+  )
+}
+
+function canBeReceived(row: InboxRow): boolean {
+  return row.problem === undefined && row.duplicateOf === undefined && row.sender.kind !== "refused"
+}
+
+interface OneDelivery {
+  readonly request: ReceiveRequest
+  readonly context: Context
+  readonly inbox: Inbox
+  readonly work: WorkOptions
+  readonly id: string
+  readonly into: string
+  readonly isOnly: boolean
+}
+
+/** What went wrong with this one, when the others may still go well. */
+async function receiveOne(one: OneDelivery): Promise<string | undefined> {
+  const { request, context, inbox, work, id, into } = one
+  const { output } = context
+  let result: ReceiveResult
+  try {
+    result = await inbox.receive(id, {
+      into,
+      keep: request.keep,
+      onExisting: request.onExisting,
+      executable: request.executable,
+      times: request.times,
+      ...work,
+    })
+  } catch (error) {
+    if (one.isOnly || work.signal.aborted) throw error
+    const { message, code, exit } = explainFailure(error)
+    output.event("not_received", { id, error: { code, message, exit } })
+    return `${id}: ${message}`
+  }
+  const { paths, files, bytes, note, resumed, failed } = result
+  for (const file of paths) output.result(showText(file))
+  output.say(
+    `${id}: ${showCount(files, "file")}, ${showSize(bytes)}${resumed ? ", resumed" : ""}${note === "" ? "" : `\nNote: ${showText(note)}`}`,
+  )
+  output.event("received", { id, into, paths, files, bytes, note, resumed, failed })
+  if (failed.length === 0) return undefined
+  const list = failed.map(({ path: file, reason }) => `  ${showText(file)}: ${reason}`)
+  return [
+    `${id}: ${showCount(failed.length, "entry was", "entries were")} left out; the relay's copy stays`,
+    ...list,
+  ].join("\n")
+}

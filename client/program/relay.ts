@@ -1,0 +1,172 @@
+// `knothole relay`: the relay in the foreground, from its start until a signal asks it to drain and end.
+import { Command, CommanderError, Option } from "commander"
+import { CannotStart, UsageError } from "./errors.js"
+import { exitCodes } from "./exit-codes.js"
+import type { ExitCode } from "./exit-codes.js"
+import type { Environment } from "./settings.js"
+
+/** What the program needs to know of the relay; the program's entry file hands it in (main.ts). */
+export interface RelayFace<Config> {
+  readonly configSettings: readonly RelaySetting[]
+  /** Throws `ConfigError` with everything that is wrong. */
+  readonly loadConfig: (sources: {
+    readonly flags: Readonly<Record<string, string | readonly string[] | undefined>>
+    readonly env: Environment
+  }) => Config
+  readonly createRelay: (config: Config) => Promise<RunningRelay>
+  readonly ConfigError: ErrorClass
+  /** Of a data folder that cannot be used, saying what to do about it. */
+  readonly DataFolderError: ErrorClass
+}
+
+type ErrorClass = abstract new (...args: never[]) => Error
+
+export interface RelaySetting {
+  readonly name: string
+  readonly flag: string
+  readonly value: string
+  readonly env: string
+  readonly repeatable: boolean
+  readonly meaning: string
+  readonly defaultText: string
+}
+
+export interface RunningRelay {
+  readonly start: () => Promise<{ readonly url: string }>
+  /** Ends when what was under way is done. */
+  readonly stop: () => Promise<void>
+}
+
+export interface RelayOptions {
+  readonly args: readonly string[]
+  readonly env: Environment
+  readonly stdout: NodeJS.WriteStream
+  readonly stderr: NodeJS.WriteStream
+}
+
+export async function runRelay<Config>(
+  face: RelayFace<Config>,
+  options: RelayOptions,
+): Promise<ExitCode> {
+  const { args, env, stdout, stderr } = options
+  const parsed = parseRelayArgs(face.configSettings, args)
+  if (parsed.kind === "help") {
+    stdout.write(parsed.text)
+    return exitCodes.done
+  }
+  const relay = await begin(face, { flags: parsed.flags, env })
+  const { url } = await startRelay(relay)
+  // Before anything else is said: whoever started us waits for this line.
+  stderr.write(`listening on ${url}\n`)
+  await nextStopSignal()
+  await relay.stop()
+  return exitCodes.done
+}
+
+async function begin<Config>(
+  face: RelayFace<Config>,
+  sources: { flags: RelayFlags; env: Environment },
+): Promise<RunningRelay> {
+  try {
+    return await face.createRelay(face.loadConfig(sources))
+  } catch (error) {
+    if (error instanceof face.ConfigError) {
+      throw new UsageError(
+        `the relay's settings cannot be used:\n${error.message}\n'knothole relay --help' shows how they are written.`,
+      )
+    }
+    if (error instanceof face.DataFolderError) throw new CannotStart(error.message)
+    throw error
+  }
+}
+
+const listenProblems: Readonly<Record<string, string>> = {
+  EADDRINUSE: "another program listens there already; stop it, or choose another --listen",
+  EADDRNOTAVAIL: "this machine does not have that address; choose another --listen",
+  EACCES: "the system does not let you listen there; choose a port above 1023 with --listen",
+}
+
+async function startRelay(relay: RunningRelay): Promise<{ readonly url: string }> {
+  try {
+    return await relay.start()
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? String(error.code) : ""
+    const problem = listenProblems[code]
+    if (problem !== undefined) throw new CannotStart(`cannot listen: ${problem}`)
+    throw error
+  }
+}
+
+function nextStopSignal(): Promise<void> {
+  return new Promise((resolve) => {
+    for (const name of ["SIGTERM", "SIGINT"] as const) process.once(name, () => resolve())
+  })
+}
+
+export type RelayFlags = Readonly<Record<string, string | readonly string[]>>
+
+type RelayArgs =
+  | { readonly kind: "flags"; readonly flags: RelayFlags }
+  | { readonly kind: "help"; readonly text: string }
+
+const helpWidth = 96
+
+/** Reads the arguments by the relay's own table. The values stay as written: the relay judges them. */
+export function parseRelayArgs(
+  settings: readonly RelaySetting[],
+  args: readonly string[],
+): RelayArgs {
+  let text = ""
+  const command = new Command("knothole relay")
+    .description(
+      "Run a relay in the foreground; SIGTERM or Ctrl-C lets it finish what is under way.",
+    )
+    .helpOption("-h, --help", "print this")
+    .configureHelp({ helpWidth })
+    .allowExcessArguments(false)
+    .exitOverride()
+    .configureOutput({
+      writeOut: (written) => (text += written),
+      writeErr: () => {},
+    })
+    .addHelpText(
+      "after",
+      `
+Each has a twin in the environment: --public-url is KNOTHOLE_PUBLIC_URL.
+
+Examples:
+  knothole relay
+  knothole relay --listen 127.0.0.1:9000 --public-url https://drop.example.org`,
+    )
+  for (const setting of settings) command.addOption(optionFor(setting))
+  try {
+    command.parse(args, { from: "user" })
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error
+    if (error.exitCode === 0) return { kind: "help", text }
+    throw new UsageError(
+      `${error.message.replace(/^error: /, "")}\n'knothole relay --help' shows how it is written.`,
+    )
+  }
+  // Each option collects texts, as optionFor says.
+  const values = command.opts<Record<string, string[] | undefined>>()
+  const flags: Record<string, string | readonly string[]> = {}
+  for (const setting of settings) {
+    const given = values[attributeOf(setting)]
+    const last = given?.at(-1)
+    if (given === undefined || last === undefined) continue
+    flags[setting.name] = setting.repeatable ? given : last
+  }
+  return { kind: "flags", flags }
+}
+
+function optionFor({ flag, value, meaning, defaultText, repeatable }: RelaySetting): Option {
+  return new Option(`${flag} <${value}>`, `${meaning} (default: ${defaultText})`).argParser(
+    (text: string, before: string[] | undefined) =>
+      repeatable ? [...(before ?? []), text] : [text],
+  )
+}
+
+function attributeOf(setting: RelaySetting): string {
+  return optionFor(setting).attributeName()
+}

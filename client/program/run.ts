@@ -1,0 +1,141 @@
+// One run of the program: what was asked for, done with what it needs, and how it ended.
+import { quoteForShell } from "./display.js"
+import type { Context, WorkOptions } from "./context.js"
+import { parseCommandLine } from "./command-line.js"
+import type { Request } from "./command-line.js"
+import { Interrupted } from "./errors.js"
+import { exitCodes } from "./exit-codes.js"
+import type { ExitCode } from "./exit-codes.js"
+import { listenForInterruption } from "./interruption.js"
+import { Output } from "./output.js"
+import type { OutputMode } from "./output.js"
+import type { RelayOptions } from "./relay.js"
+import { programPaths } from "./settings.js"
+import type { Environment } from "./settings.js"
+
+export interface RunOptions {
+  readonly args: readonly string[]
+  readonly env: Environment
+  readonly homeFolder: string
+  readonly stdin: NodeJS.ReadStream
+  readonly stdout: NodeJS.WriteStream
+  readonly stderr: NodeJS.WriteStream
+  readonly readVersion: () => string
+  readonly runRelay: (options: RelayOptions) => Promise<ExitCode>
+}
+
+export async function run(options: RunOptions): Promise<ExitCode> {
+  const { args, env, stdin, stdout, stderr } = options
+  let output = new Output({ mode: guessOutputMode(args), stdout, stderr, env })
+  let isList = false
+  let howToGoOn: string | undefined
+  try {
+    const request = parseCommandLine({ args, env })
+    if (request.command === "help") {
+      stdout.write(request.text)
+      return exitCodes.done
+    }
+    if (request.command === "version") {
+      stdout.write(`${options.readVersion()}\n`)
+      return exitCodes.done
+    }
+    if (request.command === "relay") {
+      return await options.runRelay({ args: request.args, env, stdout, stderr })
+    }
+    output = new Output({ mode: request.output, stdout, stderr, env })
+    isList = request.command === "inbox"
+    await perform(request, {
+      paths: programPaths(env, options.homeFolder),
+      output,
+      stdin,
+      work: (task) => workWith(output, task),
+      canResume: (how) => (howToGoOn = how),
+      sameAgain: ["knothole", ...args].map(quoteForShell).join(" "),
+    })
+    output.end({ exit: exitCodes.done }, { isList })
+    return exitCodes.done
+  } catch (error) {
+    output.stopProgress()
+    const { explainFailure } = await import("./failures.js")
+    const failure = explainFailure(error)
+    const mayResume =
+      failure.exit === exitCodes.interrupted || failure.exit === exitCodes.unreachable
+    const remedy = [failure.remedy, mayResume ? howToGoOn : undefined]
+      .filter((text) => text !== undefined)
+      .join("\n")
+    output.end(
+      {
+        exit: failure.exit,
+        error: {
+          code: failure.code,
+          message: failure.message,
+          ...(remedy !== "" && { remedy }),
+        },
+      },
+      { isList },
+    )
+    return failure.exit
+  }
+}
+
+type ClientRequest = Exclude<Request, { command: "help" | "version" | "relay" }>
+
+// Each command brings its own part of the library with it, so that none waits for another's.
+async function perform(request: ClientRequest, context: Context): Promise<void> {
+  switch (request.command) {
+    case "init": {
+      const { init } = await import("./init.js")
+      return init(request, context)
+    }
+    case "address": {
+      const { showAddress } = await import("./address.js")
+      return showAddress(request, context)
+    }
+    case "send": {
+      const { sendFiles } = await import("./send.js")
+      return sendFiles(request, context)
+    }
+    case "inbox": {
+      const { listInbox } = await import("./inbox.js")
+      return listInbox(request, context)
+    }
+    case "receive": {
+      const { receiveDeliveries } = await import("./receive.js")
+      return receiveDeliveries(request, context)
+    }
+    case "status": {
+      const { showStatus } = await import("./sent.js")
+      return showStatus(request, context)
+    }
+    case "revoke": {
+      const { revoke } = await import("./sent.js")
+      return revoke(request, context)
+    }
+    case "discard": {
+      const { discard } = await import("./discard.js")
+      return discard(request, context)
+    }
+  }
+}
+
+async function workWith<T>(output: Output, task: (options: WorkOptions) => Promise<T>): Promise<T> {
+  const interruption = listenForInterruption(() => {
+    output.say("stopping; Ctrl-C again ends at once")
+  })
+  try {
+    return await output.withProgress((onProgress) =>
+      task({ signal: interruption.signal, onProgress }),
+    )
+  } catch (error) {
+    // Whatever an aborted call ended with, this is why.
+    if (interruption.signal.aborted) throw new Interrupted()
+    throw error
+  } finally {
+    interruption.release()
+  }
+}
+
+/** Until the command line is understood, its own words say who is listening. */
+function guessOutputMode(args: readonly string[]): OutputMode {
+  return { json: args.includes("--json"), quiet: false }
+}

@@ -1,0 +1,103 @@
+import { existsSync } from "node:fs"
+import { concatBytes, hostOf } from "../../protocol/index.js"
+import { placePrivateFile } from "../private-files.js"
+import { openState, send } from "../index.js"
+import type { SendOptions, SentDelivery, Source } from "../index.js"
+import type { SendRequest } from "./command-line.js"
+import { isoTime, showCount, showSize, showText, showTime } from "./display.js"
+import { NameTaken, UsageError } from "./errors.js"
+import { loadKeyFile, unlock } from "./identities.js"
+import { parseRelay, readRecipients } from "./recipients.js"
+import type { Context } from "./context.js"
+import { readConfig } from "./settings.js"
+
+export async function sendFiles(request: SendRequest, context: Context): Promise<void> {
+  const { paths, output } = context
+  const fromStdin = request.paths.filter((word) => word === "-").length
+  if (fromStdin + request.recipientFiles.filter((word) => word === "-").length > 1) {
+    throw new UsageError("stdin can be read only once: write - in one place")
+  }
+  const config = readConfig(paths)
+  const written = request.relay ?? config.relay
+  const relay = written === undefined ? undefined : parseRelay(written)
+  const recipients = await readRecipients({ ...request, relay, stdin: context.stdin })
+  const { receiptFile } = request
+  if (receiptFile !== undefined && existsSync(receiptFile)) throw receiptTaken(receiptFile)
+  const sender = await chooseSender(request, context)
+
+  context.canResume(
+    fromStdin > 0
+      ? "What came from stdin cannot be resumed: send it again from its beginning."
+      : `What has arrived is kept for a day. To go on where it stopped, run the same again:\n  ${context.sameAgain}`,
+  )
+  const { deliveries } = await context.work((work) =>
+    send({
+      recipients,
+      ...(relay !== undefined && { relay }),
+      sources: request.paths.map((word): Source =>
+        word === "-"
+          ? { kind: "stream", name: request.name, stream: context.stdin }
+          : { kind: "path", path: word },
+      ),
+      ...(request.note !== undefined && { note: request.note }),
+      ...(request.expiresMs !== undefined && { notAfterMs: Date.now() + request.expiresMs }),
+      ...(sender !== undefined && { sender }),
+      state: openState(paths.stateFolder),
+      fresh: request.fresh,
+      times: request.times,
+      ...work,
+    }),
+  )
+  for (const delivery of deliveries) report(delivery, context)
+  if (receiptFile !== undefined) {
+    const receipts = deliveries.flatMap((delivery) => delivery.receipts.map((one) => one.receipt))
+    if (!(await placePrivateFile(receiptFile, concatBytes(...receipts)))) {
+      throw receiptTaken(receiptFile)
+    }
+    output.say(`${showCount(receipts.length, "receipt")} kept in ${receiptFile}`)
+  }
+}
+
+async function chooseSender(
+  request: SendRequest,
+  context: Context,
+): Promise<SendOptions["sender"]> {
+  if (request.mode === "anonymous") return undefined
+  const { paths } = context
+  const key = loadKeyFile({ paths, config: readConfig(paths), name: request.identity })
+  const identity = await unlock(key, request.passphraseFile)
+  return {
+    identity,
+    mode: request.mode,
+    ...(key.relay !== undefined && { replyHost: hostOf(key.relay) }),
+  }
+}
+
+function report(delivery: SentDelivery, context: Context): void {
+  const { output } = context
+  const { id, origin, addresses, expiresMs, entries, contentBytes, sentBytes, resumed, skipped } =
+    delivery
+  for (const { path, reason } of skipped) output.warn(`left out ${showText(path)}: ${reason}`)
+  output.result(id)
+  output.say(
+    [
+      `Sent ${showCount(entries, "entry", "entries")}, ${showSize(contentBytes)}, to ${origin}${resumed ? ` (resumed; ${showSize(sentBytes)} went now)` : ""}.`,
+      `It waits there until ${showTime(expiresMs)}. 'knothole status ${id}' says whether it was picked up.`,
+    ].join("\n"),
+  )
+  output.event("sent", {
+    id,
+    origin,
+    recipients: addresses,
+    expires: isoTime(expiresMs),
+    entries,
+    bytes: contentBytes,
+    sent_bytes: sentBytes,
+    resumed,
+    skipped,
+  })
+}
+
+function receiptTaken(file: string): NameTaken {
+  return new NameTaken(`${file} exists already: name another file with --receipt, or move that one`)
+}

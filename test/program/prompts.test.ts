@@ -1,0 +1,114 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import path from "node:path"
+import { afterEach, beforeEach, describe, expect, it } from "vitest"
+import { UsageError } from "../../client/program/errors.js"
+import {
+  choosePassphrase,
+  HiddenLine,
+  readPassphrase,
+  readPassphraseFile,
+} from "../../client/program/prompts.js"
+import type { Terminal } from "../../client/program/prompts.js"
+
+let folder: string
+beforeEach(() => {
+  folder = mkdtempSync(path.join(tmpdir(), "knothole-test-"))
+})
+afterEach(() => {
+  rmSync(folder, { recursive: true })
+})
+
+function fileOf(content: string | Uint8Array): string {
+  const file = path.join(folder, "passphrase")
+  writeFileSync(file, content)
+  return file
+}
+
+function terminalWith(answers: string[]) {
+  const said: string[] = []
+  const terminal: Terminal = {
+    say: (text) => said.push(text),
+    askHidden: (question) => {
+      said.push(question)
+      const answer = answers.shift()
+      return answer === undefined
+        ? Promise.reject(new Error("asked too often"))
+        : Promise.resolve(answer)
+    },
+  }
+  return { terminal, said }
+}
+
+describe("a passphrase", () => {
+  it("from a file loses one newline at its end and nothing else", () => {
+    expect(readPassphraseFile(fileOf("correct horse\n"))).toBe("correct horse")
+    expect(readPassphraseFile(fileOf("correct horse\r\n"))).toBe("correct horse")
+    expect(readPassphraseFile(fileOf(" a \n\n"))).toBe(" a \n")
+    expect(readPassphraseFile(fileOf("none"))).toBe("none")
+  })
+
+  it("from a file that is empty or no text is refused", () => {
+    expect(() => readPassphraseFile(fileOf("\n"))).toThrow(UsageError)
+    expect(() => readPassphraseFile(fileOf(Uint8Array.of(0xff, 0xfe)))).toThrow("UTF-8")
+  })
+
+  it("is not asked for where a file is named", async () => {
+    const { terminal, said } = terminalWith([])
+    expect(await readPassphrase({ file: fileOf("x"), terminal }, "key")).toBe("x")
+    expect(said).toEqual([])
+  })
+
+  it("cannot be asked for without a terminal, and the refusal says what to do", async () => {
+    const source = { file: undefined, terminal: undefined }
+    await expect(readPassphrase(source, "key")).rejects.toThrow("--passphrase-file")
+    await expect(choosePassphrase(source, "key")).rejects.toThrow("--no-passphrase")
+    await expect(choosePassphrase(source, "key")).rejects.toThrow(UsageError)
+  })
+
+  it("that is new is typed twice, and again when the two differ", async () => {
+    const { terminal, said } = terminalWith(["one", "two", "three", "three"])
+    expect(await choosePassphrase({ file: undefined, terminal }, "key")).toBe("three")
+    expect(said.filter((text) => text.includes("not the same"))).toHaveLength(1)
+  })
+
+  it("that is new cannot be empty, nor be missed for ever", async () => {
+    const empty = terminalWith([""])
+    await expect(
+      choosePassphrase({ file: undefined, terminal: empty.terminal }, "key"),
+    ).rejects.toThrow(UsageError)
+    const clumsy = terminalWith(["a", "b", "a", "b", "a", "b"])
+    await expect(
+      choosePassphrase({ file: undefined, terminal: clumsy.terminal }, "key"),
+    ).rejects.toThrow(UsageError)
+  })
+})
+
+describe("a line that is not shown while it is typed", () => {
+  it("ends at Return and keeps what was typed ahead", () => {
+    const line = new HiddenLine()
+    expect(line.type("pass").state).toBe("typing")
+    expect(line.type("word\rnext")).toEqual({ state: "entered", rest: "next" })
+    expect(line.text).toBe("password")
+  })
+
+  it("can be corrected: Backspace takes a whole character, Ctrl-U all of them", () => {
+    const line = new HiddenLine()
+    line.type("a🙂\u007Fb")
+    expect(line.text).toBe("ab")
+    line.type("\u0015xy\bz")
+    expect(line.text).toBe("xz")
+  })
+
+  it("takes no part of an arrow key into the passphrase", () => {
+    const line = new HiddenLine()
+    line.type("a\u001B[A\u001BOBb\u001B[1;5Cc\u0001")
+    expect(line.text).toBe("abc")
+  })
+
+  it("can be left with Ctrl-C, and with Ctrl-D while it is empty", () => {
+    expect(new HiddenLine().type("\u0003").state).toBe("interrupted")
+    expect(new HiddenLine().type("\u0004").state).toBe("interrupted")
+    expect(new HiddenLine().type("x\u0004").state).toBe("entered")
+  })
+})

@@ -1,0 +1,36 @@
+import { expect, it } from "vitest"
+import { UsageError } from "../../client/program/errors.js"
+import {
+  parseDeliveryId,
+  parseDuration,
+  parseIdentityName,
+} from "../../client/program/quantities.js"
+
+it("a length of time is a whole number and a unit", () => {
+  expect(parseDuration("90m")).toBe(90 * 60 * 1000)
+  expect(parseDuration("36h")).toBe(36 * 3600 * 1000)
+  expect(parseDuration("7d")).toBe(7 * 24 * 3600 * 1000)
+  expect(parseDuration("2w")).toBe(14 * 24 * 3600 * 1000)
+})
+
+it("a length of time without a unit, or that is none, is refused with an example", () => {
+  for (const text of ["", "7", "7 d", "0d", "-1d", "1.5h", "7D", "d", "1y", "999999d", "7dd"]) {
+    expect(() => parseDuration(text), text).toThrow(UsageError)
+    expect(() => parseDuration(text), text).toThrow("7d")
+  }
+})
+
+it("a delivery id is 32 lower-case hex characters and nothing else", () => {
+  const id = "0f3c9a5be1d24c7788a1b2c3d4e5f607"
+  expect(parseDeliveryId(id)).toBe(id)
+  for (const text of ["", id.toUpperCase(), id.slice(1), `${id}0`, ` ${id}`, `${id.slice(1)}g`]) {
+    expect(() => parseDeliveryId(text), text).toThrow(UsageError)
+  }
+})
+
+it("the name of an identity cannot leave its folder or hide in it", () => {
+  expect(parseIdentityName("work-2")).toBe("work-2")
+  for (const text of ["", "..", "../x", "a/b", ".hidden", "-x", "A", "a.key", "a b", "é"]) {
+    expect(() => parseIdentityName(text), text).toThrow(UsageError)
+  }
+})
