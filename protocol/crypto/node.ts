@@ -15,6 +15,7 @@ import {
   sign,
   verify,
 } from "node:crypto"
+import { MessageChannel } from "node:worker_threads"
 import blakeHash from "@napi-rs/blake-hash"
 import { concatBytes, equalBytes } from "../bytes.js"
 import { FormatError, OpenError } from "../errors.js"
@@ -94,13 +95,35 @@ export function gcmOpen({ key, nonce, aad, ciphertext }: GcmOpenInput): Uint8Arr
 const pieceBytes = 32 * 1024
 const zeroBlock = new Uint8Array(16)
 
+const { port1: nowhere, port2: otherEnd } = new MessageChannel()
+nowhere.close()
+otherEnd.close()
+const transferred: ArrayBuffer[] = []
+
+/**
+ * Frees the memory of a cipher's output at once. node:crypto cannot write into a buffer of ours, and
+ * the garbage collector notices the outputs late: by then tens of megabytes have been touched for the
+ * first time, which costs as much as the encryption. Transferring a buffer through a port that is
+ * closed detaches it here and delivers it nowhere.
+ */
+function giveBack({ buffer, length }: Buffer): void {
+  // A small output may share its memory with others.
+  if (length < pieceBytes || buffer.byteLength !== length) return
+  if (!(buffer instanceof ArrayBuffer)) return
+  transferred[0] = buffer
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- ports have no origin
+  nowhere.postMessage(undefined, transferred)
+}
+
 export function aes128Ctr({ key, iv, skip = 0, data, out }: Aes128CtrInput): Uint8Array {
   const target = out ?? new Uint8Array(data.length)
   if (target.length !== data.length) throw new RangeError("out has another length than data")
   const cipher = createCipheriv("aes-128-ctr", key, iv)
   if (skip > 0) cipher.update(zeroBlock.subarray(0, skip))
   for (let offset = 0; offset < data.length; offset += pieceBytes) {
-    target.set(cipher.update(data.subarray(offset, offset + pieceBytes)), offset)
+    const piece = cipher.update(data.subarray(offset, offset + pieceBytes))
+    target.set(piece, offset)
+    giveBack(piece)
   }
   return target
 }
@@ -112,7 +135,9 @@ export function aes128CbcMac({ key, iv, data }: Aes128CbcMacInput): Uint8Array {
   const whole = data.length - (data.length % 16)
   let last: Uint8Array = nothing
   for (let offset = 0; offset < whole; offset += pieceBytes) {
-    last = cipher.update(data.subarray(offset, Math.min(offset + pieceBytes, whole)))
+    const piece = cipher.update(data.subarray(offset, Math.min(offset + pieceBytes, whole)))
+    last = new Uint8Array(piece.subarray(-16))
+    giveBack(piece)
   }
   if (whole < data.length) {
     const block = new Uint8Array(16)
