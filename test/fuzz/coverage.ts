@@ -15,6 +15,8 @@ export interface FileCoverage {
   readonly lines: Share
   /** Lines of the compiled file that no input reached, with their text. */
   readonly missed: readonly string[]
+  /** Blocks that no input reached, by their first words. */
+  readonly missedBlocks: readonly string[]
 }
 
 export interface Share {
@@ -79,7 +81,9 @@ function readScript(script: Profiler.ScriptCoverage, file: string): FileCoverage
   const lines = codeLines(source).filter(({ from, to }) => !isMisuse(source.slice(from, to)))
   const missed = lines.filter(({ from, to }) => !reached.subarray(from, to).includes(1))
   const reachable = blocks.filter(
-    ({ startOffset, endOffset }) => !isMisuse(source.slice(startOffset, endOffset)),
+    ({ startOffset, endOffset }) =>
+      !isMisuse(source.slice(startOffset, endOffset)) &&
+      !isFallback(source.slice(startOffset, endOffset)),
   )
   return {
     file,
@@ -87,6 +91,12 @@ function readScript(script: Profiler.ScriptCoverage, file: string): FileCoverage
     blocks: shareOf(reachable.map(({ count }) => count)),
     lines: { reached: lines.length - missed.length, all: lines.length },
     missed: missed.map(({ number, from, to }) => `${number}: ${source.slice(from, to)}`),
+    missedBlocks: reachable
+      .filter(({ count }) => count === 0)
+      .map(({ startOffset, endOffset }) => {
+        const line = source.slice(0, startOffset).split("\n").length
+        return `${line}: ${source.slice(startOffset, endOffset).trim().slice(0, 60)}`
+      }),
   }
 }
 
@@ -96,6 +106,11 @@ function readScript(script: Profiler.ScriptCoverage, file: string): FileCoverage
  */
 function isMisuse(text: string): boolean {
   return /^[\s{]*throw new (RangeError|TypeError)\(/.test(text)
+}
+
+/** `bytes[i] ?? 0` within the bounds: the compiler asks for the second half, and nothing can reach it. */
+function isFallback(text: string): boolean {
+  return /^\s*\?\? (0|"")$/.test(text)
 }
 
 function shareOf(counts: readonly number[]): Share {

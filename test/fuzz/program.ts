@@ -132,7 +132,7 @@ async function measureWork(coverage: Coverage, targets: readonly Target[]): Prom
 
 /** Blocks for an input of this length, with what one costs whatever its length: an import of a key, a DH. */
 function allowedWork(inputLength: number): number {
-  return 40 * inputLength + 40_000
+  return 10 * inputLength + 20_000
 }
 
 const report = await run()

@@ -96,37 +96,82 @@ function envelopeStructures(subject: Subject, vectors: Vectors): Target[] {
   })
 }
 
-/** A delivery as it arrives, header and envelope: nothing but the sealed one opens. */
-async function deliveries(subject: Subject, vectors: Vectors): Promise<Target> {
-  const { envelope, errors } = subject
-  const identity = await personOf(subject, vectors.people.rsaOnly)
-  const sketches = vectors.deliveries.flatMap((delivery) =>
-    delivery.envelopes
-      .filter(({ to }) => to === "rsaOnly")
-      .map((sealed): Sketch => {
-        const bytes = hex(delivery.header + sealed.envelope)
-        return sketch(bytes, [...headerLayout, ...envelopeLayout(sealed.envelope.length / 2)])
+/** What is drawn while sealing is the same each time, so that a seed makes the same inputs again. */
+const drawn = (length: number, name = "") => new Uint8Array(length).fill(name.length + 1)
+
+/** Envelopes of our own over one header of the vectors, in every mode a sender has. */
+async function sealedByUs(subject: Subject, vectors: Vectors, to: "full" | "rsaOnly") {
+  const { envelope, identity } = subject
+  const [delivery] = vectors.deliveries
+  if (delivery === undefined) throw new TypeError("the vectors hold no delivery")
+  const { full, sender } = vectors.people
+  const senders = [
+    undefined,
+    { identity: await personOf(subject, full), mode: "deniable" as const },
+    { identity: await personOf(subject, sender), mode: "signature" as const },
+  ]
+  const payload = {
+    ds: hex(delivery.random["ds"] ?? ""),
+    createdMs: 1_767_225_600_000,
+    threadSeq: 2,
+    threadPrev: new Uint8Array(32).fill(6),
+    replyTo: { inboxId: new Uint8Array(20).fill(1), host: "relay.example" },
+  }
+  const envelopes = await Promise.all(
+    senders.map((one) =>
+      envelope.sealEnvelope({
+        recipient: identity.parseBundle(hex(vectors.people[to].bundle)),
+        headerHash: hex(delivery.H_hdr),
+        payload,
+        sender: one,
+        random: drawn,
       }),
+    ),
   )
-  const good = sketches.map(({ bytes }) => bytes)
+  return { header: delivery.header, envelopes }
+}
+
+/** A delivery as it arrives, header and envelope: nothing but the sealed one opens. */
+async function deliveries(
+  subject: Subject,
+  vectors: Vectors,
+  name: "full" | "rsaOnly",
+): Promise<Target> {
+  const { envelope, errors, identity } = subject
+  const own = await personOf(subject, vectors.people[name])
+  const { header, envelopes } = await sealedByUs(subject, vectors, name)
+  const senders = Object.values(vectors.people).map(({ bundle }) =>
+    identity.parseBundle(hex(bundle)),
+  )
+  const good = vectors.deliveries
+    .flatMap((delivery) =>
+      delivery.envelopes
+        .filter(({ to }) => to === name)
+        .map((sealed) => hex(delivery.header + sealed.envelope)),
+    )
+    .concat(envelopes.map((bytes) => new Uint8Array(Buffer.concat([hex(header), bytes]))))
   return {
-    name: "delivery, opened",
-    ...fromSketches(sketches),
+    name: `delivery, opened by ${name}`,
+    ...fromSketches(
+      good.map((bytes) => sketch(bytes, [...headerLayout, ...envelopeLayout(bytes.length - 184)])),
+    ),
     run: (input) => {
       const bytes = mustBeBytes(input)
       return judgeLater(
         [errors.OpenError],
         () =>
           envelope.openDelivery({
-            identity,
+            identity: own,
             header: bytes.subarray(0, 184),
             envelope: bytes.subarray(184),
           }),
-        () =>
-          mustHold(
-            "opened although nobody sealed it",
-            good.some((one) => Buffer.compare(one, bytes) === 0),
-          ),
+        ({ authentication }) => {
+          const isGood = good.some((one) => Buffer.compare(one, bytes) === 0)
+          mustHold("opened although nobody sealed it", isGood)
+          const { mode } = authentication
+          const proven = senders.filter((one) => mode !== "none" && authentication.verify(one))
+          mustHold("a claim proves one sender", proven.length === (mode === "none" ? 0 : 1))
+        },
       )
     },
   }
@@ -270,7 +315,7 @@ const linkLayout: Layout = [
   ["opaque", 528],
 ]
 
-function links(subject: Subject, vectors: Vectors): Target[] {
+async function links(subject: Subject, vectors: Vectors): Promise<Target[]> {
   const { link, errors, bytes, provider, identity } = subject
   const all = vectors.deliveries.flatMap((delivery) => delivery.links)
   const open = all.find(({ password }) => password === null)
@@ -280,7 +325,22 @@ function links(subject: Subject, vectors: Vectors): Target[] {
   const senders = Object.values(vectors.people).map(({ bundle }) =>
     identity.parseBundle(hex(bundle)),
   )
-  const sketches = all.map(({ envelope }) => sketch(hex(envelope), linkLayout))
+  const signed = await link.sealLink({
+    headerHash: known.subarray(24, 56),
+    payload: {
+      ds: new Uint8Array(32).fill(5),
+      createdMs: 0,
+      threadSeq: 0,
+      threadPrev: new Uint8Array(32),
+    },
+    signer: await personOf(subject, vectors.people.sender),
+    // The secret of the link in the vectors: whoever opens here has one.
+    random: (length, name) => (name === "secret" ? secret : drawn(length, name)),
+  })
+  const sketches = all
+    .map(({ envelope }) => hex(envelope))
+    .concat(signed.envelope)
+    .map((bytes) => sketch(bytes, linkLayout))
   const payloadOfLink = Buffer.concat([hex(open.payload)], 512)
   const withoutPassword = sketches.filter(({ bytes: of }) => of[5] === 0)
   return [
@@ -307,7 +367,7 @@ function links(subject: Subject, vectors: Vectors): Target[] {
     {
       name: "link, opened",
       ...fromSketches(withoutPassword),
-      seeds: [known],
+      seeds: [known, signed.envelope],
       run: (input) =>
         judgeLater(
           [errors.OpenError],
@@ -319,7 +379,12 @@ function links(subject: Subject, vectors: Vectors): Target[] {
               envelope: mustBeBytes(input),
               headerHash: known.subarray(24, 56),
             }),
-          () => mustEqual("the one that was sealed", mustBeBytes(input), known),
+          ({ authentication }) => {
+            const isSigned = authentication.mode === "signature"
+            mustEqual("what was sealed", mustBeBytes(input), isSigned ? signed.envelope : known)
+            const proven = senders.filter((one) => isSigned && authentication.verify(one))
+            mustHold("a signature proves one sender", proven.length === (isSigned ? 1 : 0))
+          },
         ),
     },
     {
@@ -414,6 +479,8 @@ function linkUrls({ link, errors, bytes }: Subject, fragments: readonly string[]
           const again = link.encodeLinkUrl(url)
           mustEqual("link URL", bytes.utf8(behindHost(again)), bytes.utf8(behindHost(text)))
           mustHold("a fixed point", link.encodeLinkUrl(link.parseLinkUrl(again)) === again)
+          mustHold("what the relay asks for", link.linkAccess(url).length === 32)
+          mustHold("its stamp's inbox", link.linkInboxId(url.linkId).length === 20)
         },
       )
     },
@@ -424,9 +491,10 @@ export async function envelopeTargets(subject: Subject, vectors: Vectors): Promi
   return [
     headers(subject, vectors),
     ...envelopeStructures(subject, vectors),
-    await deliveries(subject, vectors),
+    await deliveries(subject, vectors, "rsaOnly"),
+    await deliveries(subject, vectors, "full"),
     payloads(subject, vectors),
     await sealedPayloads(subject, vectors),
-    ...links(subject, vectors),
+    ...(await links(subject, vectors)),
   ]
 }

@@ -68,6 +68,8 @@ function bundles({ identity, errors, bytes }: Subject, vectors: Vectors): Target
           )
           mustEqual("bundle", again, mustBeBytes(input))
           mustEqual("bundle.bytes", bundle.bytes, mustBeBytes(input))
+          mustHold("eight words", identity.fingerprintWords(bundle.fingerprint).length === 8)
+          mustHold("its own inbox", identity.isBundleOf(bundle, bundle.inboxId))
           mustHold("a zero auth key", !isZero(authKey))
           mustHold("an even modulus", (modulus.at(-1) ?? 0) % 2 === 1)
           mustHold("a short modulus", (modulus[0] ?? 0) >= 0x80)

@@ -261,6 +261,13 @@ function jsonMessages(subject: Subject, vectors: Vectors): Target[] {
             { first: 65_000, leaves: filled(32) },
           ],
         },
+        // The last part of the largest body: one leaf more is one too many.
+        {
+          state: "final" as const,
+          reservedBytes: 64 * 2 ** 30,
+          expiresMs: 5,
+          runs: [{ first: 65_539, leaves: filled(32) }],
+        },
       ],
     }),
     form({
@@ -555,7 +562,7 @@ function utf8Text({ bytes, errors }: Subject): Target {
 const drawn = (length: number) => filled(length, 43)
 
 /** A login whose proof was changed on the way: never accepted, and never more than a plain no. */
-function logins(subject: Subject, vectors: Vectors): Target {
+function logins(subject: Subject, vectors: Vectors): Target[] {
   const { login, messages, provider, identity, errors, bytes } = subject
   const bundle = identity.parseBundle(hex(vectors.people.full.bundle))
   const minuteSecret = new Uint8Array(32).fill(41)
@@ -574,7 +581,35 @@ function logins(subject: Subject, vectors: Vectors): Target {
   const own = { authSeed: hex(vectors.people.full.x25519_seed), bundle }
   const attempt = login.proveLogin({ identity: own, origin, challenge, random: drawn })
   const encoded = { ...messages.encodeLoginProof(attempt.fields) }
-  return {
+  const accepted = login.verifyLogin({
+    proof: attempt.fields,
+    origin,
+    inboxId: bundle.inboxId,
+    authKey: bundle.authKey,
+    minuteSecret,
+  })
+  if (accepted === undefined) throw new TypeError("a login of our own is not accepted")
+  const token = filled(32, 44)
+  const reply = {
+    token,
+    expiresMs: 1,
+    absoluteMs: 2,
+    mac: login.sessionMac({ ...accepted, token }),
+  }
+  const finishing: Target = {
+    name: "session reply, checked",
+    ...fromJson([{ ...messages.encodeSessionReply(reply) }]),
+    run: (input) => {
+      const document = readJson(mustBeText(input))
+      if (document === undefined) return "refused"
+      return judge(
+        [errors.FormatError, errors.OpenError],
+        () => attempt.finish(messages.parseSessionReply(document.value)),
+        (found) => mustEqual("the token that was issued", found, token),
+      )
+    },
+  }
+  const proving: Target = {
     name: "login, verified",
     ...fromJson([encoded]),
     run: (input) => {
@@ -606,6 +641,7 @@ function logins(subject: Subject, vectors: Vectors): Target {
       )
     },
   }
+  return [proving, finishing]
 }
 
 export function messageTargets(subject: Subject, vectors: Vectors): Target[] {
@@ -615,6 +651,6 @@ export function messageTargets(subject: Subject, vectors: Vectors): Target[] {
     finishes(subject, vectors),
     ...lines(subject),
     utf8Text(subject),
-    logins(subject, vectors),
+    ...logins(subject, vectors),
   ]
 }

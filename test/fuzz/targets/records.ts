@@ -272,10 +272,11 @@ function reports(subject: Subject, vectors: Vectors): Target[] {
   const { report, errors } = subject
   const { kFrank } = fixedInput(subject, vectors)
   const { report_whole, report_entry_3, report_note } = vectors.records
-  const manifest = manifestOfTree(subject, vectors)
-  const sketches = [report_whole, report_entry_3, report_note].map((text) =>
-    sketchReport(hex(text)),
-  )
+  const { manifest, made } = reportsOnTree(subject, vectors)
+  const sketches = [report_whole, report_entry_3, report_note]
+    .map(hex)
+    .concat(made)
+    .map(sketchReport)
   const good = new Map(sketches.map(({ bytes }) => [Buffer.from(bytes).toString("hex"), bytes]))
   return [
     {
@@ -312,18 +313,35 @@ function reports(subject: Subject, vectors: Vectors): Target[] {
   ]
 }
 
-/** Sealed again: the vectors hold what it hashes to, not the ciphertext. */
-function manifestOfTree(subject: Subject, vectors: Vectors): Uint8Array {
+/** The manifest is sealed again: the vectors hold what it hashes to, not the ciphertext. */
+function reportsOnTree(subject: Subject, vectors: Vectors) {
   const delivery = vectors.deliveries.find((one) => one.header === reportedHeader(vectors))
   if (delivery === undefined) throw new TypeError("the vectors hold no delivery for their reports")
   const header = subject.header.parseHeader(hex(delivery.header))
-  return subject.manifest.sealManifest({
-    ds: hex(delivery.random["ds"] ?? ""),
+  const ds = hex(delivery.random["ds"] ?? "")
+  const { ciphertext } = subject.manifest.sealManifest({
+    ds,
     deliveryId: header.deliveryId,
     bodyRoot: header.bodyRoot,
     note: delivery.note,
     entries: delivery.entries.map(({ entry }) => subject.manifest.parseEntry(hex(entry))),
-  }).ciphertext
+  })
+  const input = {
+    reason: "unlawful" as const,
+    stamp: hex(vectors.records.stamp),
+    header: hex(delivery.header),
+    ds,
+    manifest: subject.manifest.openManifest({ ds, header, ciphertext }),
+  }
+  const about = [
+    { kind: "delivery" as const },
+    { kind: "note" as const },
+    ...delivery.entries.map((_, index) => ({ kind: "entry" as const, index })),
+  ]
+  const made = about.map((one) =>
+    subject.report.encodeReport(subject.report.makeReport({ ...input, about: one })),
+  )
+  return { manifest: ciphertext, made }
 }
 
 function reportedHeader(vectors: Vectors): string {
