@@ -8,6 +8,7 @@ import {
   createPrivateKey,
   createPublicKey,
   diffieHellman,
+  hash as hashOnce,
   hkdfSync,
   type KeyObject,
   randomFillSync,
@@ -41,7 +42,12 @@ export function random(length: number): Uint8Array {
   return randomFillSync(new Uint8Array(length))
 }
 
+/** Up to here a copy costs less than a native hash object, which the collector has to free as well. */
+const shortBytes = 1024
+
 export function sha256(...parts: readonly Uint8Array[]): Uint8Array {
+  const length = parts.reduce((sum, part) => sum + part.length, 0)
+  if (length <= shortBytes) return plain(hashOnce("sha256", concatBytes(...parts), "buffer"))
   const hash = createHash("sha256")
   for (const part of parts) hash.update(part)
   return plain(hash.digest())
