@@ -91,6 +91,7 @@ async function makeIdentity(
         `identity '${name}'`,
       )
     : undefined
+  context.output.say("Making the keys, which takes a moment.")
   return context.work(async () => {
     const identity = await createIdentity()
     const bytes = await sealIdentity(identity, passphrase)

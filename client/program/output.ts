@@ -24,6 +24,7 @@ export class Output {
   readonly #stdout: NodeJS.WriteStream
   readonly #stderr: NodeJS.WriteStream
   readonly #env: Environment
+  readonly #isList: boolean
   #line: ProgressLine | undefined
   #lastBytesEventMs = 0
 
@@ -32,11 +33,14 @@ export class Output {
     stdout: NodeJS.WriteStream
     stderr: NodeJS.WriteStream
     env: Environment
+    /** With `--json` a list is one array and nothing beside it: its ending is the exit code. */
+    isList: boolean
   }) {
     this.mode = options.mode
     this.#stdout = options.stdout
     this.#stderr = options.stderr
     this.#env = options.env
+    this.#isList = options.isList
   }
 
   /** Makes the progress of `work` visible while it runs; loads the drawing code only where it is wanted. */
@@ -67,10 +71,10 @@ export class Output {
 
   /** One event for programs. */
   event(name: string, fields: object): void {
-    if (this.mode.json) this.#stdout.write(`${showJson({ v: 1, event: name, ...fields })}\n`)
+    if (!this.mode.json || this.#isList) return
+    this.#stdout.write(`${showJson({ v: 1, event: name, ...fields })}\n`)
   }
 
-  /** A list is one array, with no events around it. */
   list(rows: readonly object[]): void {
     if (this.mode.json) this.#stdout.write(`${showJson(rows)}\n`)
   }
@@ -82,25 +86,22 @@ export class Output {
 
   /** What a person should know even when they asked for quiet. */
   warn(text: string): void {
-    if (this.mode.json) this.event("notice", { text })
+    if (this.mode.json && !this.#isList) this.event("notice", { text })
     else this.#print(`${this.#bold("note:")} ${showLines(text)}`)
   }
 
-  /** `isList` commands print an array or nothing; their ending is the exit code alone. */
-  end(ending: Ending, options: { isList: boolean }): void {
+  end(ending: Ending): void {
     this.stopProgress()
     if (ending.error !== undefined) {
       const { message, remedy } = ending.error
       const text = remedy === undefined ? message : `${message}\n${remedy}`
       this.#print(`${this.#red("knothole:")} ${showLines(text)}`)
     }
-    if (!options.isList) {
-      this.event("done", {
-        ok: ending.exit === 0,
-        exit: ending.exit,
-        ...(ending.error && { error: ending.error }),
-      })
-    }
+    this.event("done", {
+      ok: ending.exit === 0,
+      exit: ending.exit,
+      ...(ending.error && { error: ending.error }),
+    })
   }
 
   #progress(event: ProgressEvent): void {
@@ -125,13 +126,13 @@ export class Output {
         if (!finished && nowMs - this.#lastBytesEventMs < jsonProgressEveryMs) break
         this.#lastBytesEventMs = nowMs
         const { done, total, alreadyThere } = event
-        this.event("progress", { done, total, already_there: alreadyThere })
+        this.event("progress", { done, total: total ?? null, already_there: alreadyThere })
         break
       }
       case "count":
         break
       case "notice":
-        this.event("notice", { text: event.text })
+        this.warn(event.text)
         break
       case "retry":
         this.event("retry", {

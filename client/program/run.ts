@@ -26,8 +26,7 @@ export interface RunOptions {
 
 export async function run(options: RunOptions): Promise<ExitCode> {
   const { args, env, stdin, stdout, stderr } = options
-  let output = new Output({ mode: guessOutputMode(args), stdout, stderr, env })
-  let isList = false
+  let output = new Output({ mode: guessOutputMode(args), stdout, stderr, env, isList: false })
   let howToGoOn: string | undefined
   try {
     const request = parseCommandLine({ args, env })
@@ -42,8 +41,8 @@ export async function run(options: RunOptions): Promise<ExitCode> {
     if (request.command === "relay") {
       return await options.runRelay({ args: request.args, env, stdout, stderr })
     }
-    output = new Output({ mode: request.output, stdout, stderr, env })
-    isList = request.command === "inbox"
+    const isList = request.command === "inbox"
+    output = new Output({ mode: request.output, stdout, stderr, env, isList })
     await perform(request, {
       paths: programPaths(env, options.homeFolder),
       output,
@@ -52,7 +51,7 @@ export async function run(options: RunOptions): Promise<ExitCode> {
       canResume: (how) => (howToGoOn = how),
       sameAgain: ["knothole", ...args].map(quoteForShell).join(" "),
     })
-    output.end({ exit: exitCodes.done }, { isList })
+    output.end({ exit: exitCodes.done })
     return exitCodes.done
   } catch (error) {
     output.stopProgress()
@@ -63,17 +62,14 @@ export async function run(options: RunOptions): Promise<ExitCode> {
     const remedy = [failure.remedy, mayResume ? howToGoOn : undefined]
       .filter((text) => text !== undefined)
       .join("\n")
-    output.end(
-      {
-        exit: failure.exit,
-        error: {
-          code: failure.code,
-          message: failure.message,
-          ...(remedy !== "" && { remedy }),
-        },
+    output.end({
+      exit: failure.exit,
+      error: {
+        code: failure.code,
+        message: failure.message,
+        ...(remedy !== "" && { remedy }),
       },
-      { isList },
-    )
+    })
     return failure.exit
   }
 }

@@ -1,7 +1,8 @@
 // Where the program keeps things, and the little it remembers between runs.
 import { readFileSync } from "node:fs"
 import path from "node:path"
-import { errorCode, makePrivateFolder, replacePrivateFile } from "../private-files.js"
+import { errorCode } from "../error-code.js"
+import { makePrivateFolder, replacePrivateFile } from "../private-files.js"
 import { UsageError } from "./errors.js"
 
 export type Environment = Readonly<Record<string, string | undefined>>
