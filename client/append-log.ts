@@ -11,7 +11,8 @@ import { type FileHandle, open, readFile } from "node:fs/promises"
 import path from "node:path"
 import { crc32 } from "node:zlib"
 import { concatBytes, equalBytes, u32, utf8 } from "../protocol/index.js"
-import { errorCode, syncFolder } from "./private-files.js"
+import { errorCode } from "./error-code.js"
+import { syncFolder } from "./private-files.js"
 
 export interface LogRecord {
   readonly type: number

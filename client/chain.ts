@@ -27,7 +27,8 @@ import {
   type WaitingEntry,
 } from "../protocol/index.js"
 import { Untrustworthy } from "./errors.js"
-import { errorCode, replacePrivateFile } from "./private-files.js"
+import { errorCode } from "./error-code.js"
+import { replacePrivateFile } from "./private-files.js"
 import { type CallOptions, notice } from "./progress.js"
 
 /** An entry whose stamp, header and, if it came along, envelope belong together. */

@@ -25,7 +25,8 @@ import {
   utf8,
 } from "../protocol/index.js"
 import type { Listed } from "./chain.js"
-import { errorCode, replacePrivateFile } from "./private-files.js"
+import { errorCode } from "./error-code.js"
+import { replacePrivateFile } from "./private-files.js"
 
 export interface CachedRow {
   readonly id: string

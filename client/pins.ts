@@ -6,7 +6,8 @@ import { mkdir, readFile, rm } from "node:fs/promises"
 import path from "node:path"
 import { equalBytes, fromBase64url, parseUtf8, toBase64url, utf8 } from "../protocol/index.js"
 import { Untrustworthy } from "./errors.js"
-import { errorCode, placePrivateFile } from "./private-files.js"
+import { errorCode } from "./error-code.js"
+import { placePrivateFile } from "./private-files.js"
 import { type ClientState, nameFor } from "./state.js"
 
 function pinFile(state: ClientState, origin: string): string {

@@ -7,7 +7,7 @@ import { type Stats, constants } from "node:fs"
 import { access, link, lstat, readdir, rename, rmdir, unlink } from "node:fs/promises"
 import path from "node:path"
 import { DestinationExists } from "./errors.js"
-import { errorCode } from "./private-files.js"
+import { errorCode } from "./error-code.js"
 
 export type OnExisting = "fail" | "overwrite" | "rename"
 

@@ -3,6 +3,7 @@ import { constants, type PathLike } from "node:fs"
 import { link, mkdir, open, rename, rm } from "node:fs/promises"
 import path from "node:path"
 import { random, toHex } from "../protocol/index.js"
+import { errorCode } from "./error-code.js"
 
 export async function makePrivateFolder(folder: string): Promise<void> {
   await mkdir(folder, { recursive: true, mode: 0o700 })
@@ -62,10 +63,4 @@ export async function syncFolder(folder: PathLike): Promise<void> {
   } finally {
     await handle.close()
   }
-}
-
-export function errorCode(error: unknown): string | undefined {
-  return error instanceof Error && "code" in error && typeof error.code === "string"
-    ? error.code
-    : undefined
 }

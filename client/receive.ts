@@ -29,7 +29,8 @@ import {
 import { DestinationExists, DiskFull } from "./errors.js"
 import { type Placement, placeFiles, planUnits, segmentsOf, type Unit } from "./layout.js"
 import { checkWritable, existingNames, type OnExisting, placeAll, planPlacing } from "./placing.js"
-import { errorCode, syncFolder } from "./private-files.js"
+import { errorCode } from "./error-code.js"
+import { syncFolder } from "./private-files.js"
 import { asError, type CallOptions, say } from "./progress.js"
 import {
   type ReceiveJournal,

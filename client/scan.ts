@@ -22,7 +22,7 @@ import {
   utf8,
 } from "../protocol/index.js"
 import { SourceUnusable } from "./errors.js"
-import { errorCode } from "./private-files.js"
+import { errorCode } from "./error-code.js"
 import { type CallOptions, say } from "./progress.js"
 import type { FileMark } from "./unit-work.js"
 

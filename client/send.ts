@@ -44,7 +44,7 @@ import {
 } from "../protocol/index.js"
 import { DiskFull, SourceChanged, SourceUnusable, Untrustworthy } from "./errors.js"
 import { placeFiles, type Placement } from "./layout.js"
-import { errorCode } from "./private-files.js"
+import { errorCode } from "./error-code.js"
 import { type CallOptions, notice, say } from "./progress.js"
 import { asUnknownInbox, bundleFrom, callOf, meetRelay, type Relay } from "./relay.js"
 import { parseOrigin } from "./relay-client.js"

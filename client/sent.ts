@@ -12,7 +12,8 @@ import {
   utf8,
 } from "../protocol/index.js"
 import { DeliveryGone } from "./errors.js"
-import { errorCode, replacePrivateFile } from "./private-files.js"
+import { errorCode } from "./error-code.js"
+import { replacePrivateFile } from "./private-files.js"
 import type { CallOptions } from "./progress.js"
 import { callOf } from "./relay.js"
 import { RelayClient } from "./relay-client.js"

@@ -12,7 +12,7 @@ import { link, readFile, rm, writeFile } from "node:fs/promises"
 import path from "node:path"
 import { random, sha256, toHex, utf8 } from "../protocol/index.js"
 import { Locked } from "./errors.js"
-import { errorCode } from "./private-files.js"
+import { errorCode } from "./error-code.js"
 
 export interface ClientState {
   readonly folder: string

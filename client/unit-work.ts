@@ -14,17 +14,14 @@ import {
   unlinkSync,
   writeSync,
 } from "node:fs"
-import {
-  applyCtr,
-  chunkMac,
-  equalBytes,
-  gridIndex,
-  gridLength,
-  leafHash,
-  maxPartBytes,
-} from "../protocol/index.js"
+// Not by the face of protocol/: each thread loads its own copy of everything it imports, and the whole
+// of it takes several times the memory and the start-up of these.
+import { equalBytes } from "../protocol/bytes.js"
+import { maxPartBytes } from "../protocol/limits.js"
+import { applyCtr, chunkMac, gridIndex, gridLength } from "../protocol/mega.js"
+import { leafHash } from "../protocol/tree.js"
 import type { Segment } from "./layout.js"
-import { errorCode } from "./private-files.js"
+import { errorCode } from "./error-code.js"
 
 /** What a file is known by between one look and the next. */
 export interface FileMark {

@@ -1,6 +1,6 @@
 import path from "node:path"
 import { beforeAll, describe, expect, onTestFinished, test } from "vitest"
-import { openInbox, openState, registerInbox, send } from "../../client/index.js"
+import { openInbox, openState, send } from "../../client/index.js"
 import { createIdentity, type Identity } from "../../protocol/index.js"
 import { patternBytes, readTree, scratchFolder, writeTree } from "./folders.js"
 import { SmallRelay } from "./small-relay.js"

@@ -37,7 +37,6 @@ import {
   leafHash,
   makeChallengeNonce,
   MIB,
-  parseAddress,
   parseBundle,
   parseFinish,
   parseHeader,
