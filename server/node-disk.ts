@@ -73,6 +73,8 @@ export const nodeDisk: Disk = {
 }
 
 function nodeFile(fd: number): DiskFile {
+  // A number closed twice may by then be another file's.
+  let isOpen = true
   return {
     async read(into, position) {
       let done = 0
@@ -97,6 +99,10 @@ function nodeFile(fd: number): DiskFile {
       (await promised<import("node:fs").Stats>((done) => fstat(fd, done))).size,
     truncate: (sizeBytes) => promised<void>((done) => ftruncate(fd, sizeBytes, done)),
     sync: () => promised<void>((done) => fdatasync(fd, done)),
-    close: () => promised<void>((done) => close(fd, done)),
+    async close() {
+      if (!isOpen) return
+      isOpen = false
+      await promised<void>((done) => close(fd, done))
+    },
   }
 }

@@ -497,6 +497,26 @@ export class EmbeddedIndex implements RelayIndex {
     })
   }
 
+  entriesAfter(query: {
+    readonly inbox: InboxId
+    readonly seq: number
+    readonly limit: number
+  }): Promise<ChainEntry[]> {
+    return this.#step(() => {
+      const { inbox, seq, limit } = query
+      const end = (this.#inboxes.get(inbox)?.visibleSeq ?? 0) + 1
+      const range = { ...numbered(inbox, seq + 1, end), limit }
+      return snapshot(this.#entries.getRange(range)).map(({ value }) => value)
+    })
+  }
+
+  envelope(place: {
+    readonly inbox: InboxId
+    readonly seq: number
+  }): Promise<Uint8Array | undefined> {
+    return this.#step(() => this.#envelopes.get([place.inbox, place.seq]))
+  }
+
   waiting(inbox: InboxId): Promise<DeliveryId[]> {
     return this.#step(() => {
       const range = numbered(inbox, 0, (this.#inboxes.get(inbox)?.visibleSeq ?? 0) + 1)

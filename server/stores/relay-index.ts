@@ -236,6 +236,17 @@ export interface RelayIndex {
     readonly inbox: InboxId
     readonly id: DeliveryId
   }): Promise<ChainEntry | undefined>
+  /** Visible entries from just above `seq` on, as they are stored: without regard to expiry. */
+  entriesAfter(query: {
+    readonly inbox: InboxId
+    readonly seq: number
+    readonly limit: number
+  }): Promise<ChainEntry[]>
+  /** The envelope of an entry that waits. */
+  envelope(place: {
+    readonly inbox: InboxId
+    readonly seq: number
+  }): Promise<Uint8Array | undefined>
   /** Visible ids that wait, of every age. */
   waiting(inbox: InboxId): Promise<DeliveryId[]>
   listing(query: {

@@ -1,0 +1,127 @@
+// The HTTP face: headers first, then the routes, then one place where failures become answers.
+import express, { type ErrorRequestHandler, type Express, type RequestHandler } from "express"
+import type { IncomingMessage, ServerResponse } from "node:http"
+import { FormatError, RelayRefusal } from "../protocol/index.js"
+import type { Clock } from "./clock.js"
+import { isDiskFull } from "./disk.js"
+import { MethodRefusal, mount, type Route } from "./http/method-table.js"
+import { replyProblem, setCommonHeaders } from "./http/replies.js"
+import { ClientGone } from "./http/requests.js"
+import { failureFields, type Log } from "./log.js"
+import { RangeRefusal } from "./routes/deliveries.js"
+import { rebuilding } from "./routes/relay-info.js"
+import { relayFull } from "./uploads.js"
+
+export interface AppNeeds {
+  /** What answers at any time. */
+  readonly always: readonly Route[]
+  /** What needs the index whole. */
+  readonly indexed: readonly Route[]
+  readonly isReady: () => boolean
+  readonly log: Log
+  readonly clock: Clock
+}
+
+/** How long an unread body may go on arriving after its request was refused. */
+const lingerMs = 10_000
+
+export function createApp(needs: AppNeeds): Express {
+  const app = express()
+  app.disable("x-powered-by")
+  app.disable("etag")
+  app.set("query parser", false)
+  app.enable("case sensitive routing")
+  app.enable("strict routing")
+  app.use(everyRequest)
+  mount(app, needs.always)
+  const waitForIndex: RequestHandler = (_req, _res, next) => {
+    if (needs.isReady()) next()
+    else throw rebuilding()
+  }
+  app.use(waitForIndex)
+  mount(app, needs.indexed)
+  app.use(() => {
+    throw new RelayRefusal("not_found")
+  })
+  app.use(errorHandler(needs))
+  return app
+}
+
+const everyRequest: RequestHandler = (req, res, next) => {
+  setCommonHeaders(res)
+  if (req.headers["transfer-encoding"] !== undefined) {
+    // Without a length nothing could be bounded before it is read; and two ways of saying where a
+    // request ends are how requests are smuggled past a proxy.
+    res.setHeader("Connection", "close")
+    throw new RelayRefusal("bad_request", { detail: "Transfer-Encoding is not taken here" })
+  }
+  const { expect } = req.headers
+  if (expect !== undefined && !/^100-continue$/i.test(expect)) {
+    throw new RelayRefusal("bad_request", { detail: "an unknown expectation" })
+  }
+  next()
+}
+
+function errorHandler({ log, clock }: AppNeeds): ErrorRequestHandler {
+  // Express knows an error handler by its four parameters.
+  return (error: unknown, req, res, _next) => {
+    if (error instanceof ClientGone) {
+      res.destroy()
+      return
+    }
+    const refusal = refusalFor(error)
+    if (refusal.code === "internal" || refusal.code === "relay_full") {
+      const route = typeof req.route?.path === "string" ? req.route.path : ""
+      log(
+        "request_failed",
+        { route, method: req.method, status: refusal.status, ...failureFields(error) },
+        "warning",
+      )
+    }
+    if (res.headersSent) {
+      // Half of an answer cannot be taken back; the client must not take it for a whole one.
+      res.destroy()
+      return
+    }
+    lingerOverBody(req, res, refusal, clock)
+    replyProblem(res, refusal, extraHeaders(refusal))
+  }
+}
+
+export function refusalFor(error: unknown): RelayRefusal {
+  if (error instanceof RelayRefusal) return error
+  if (error instanceof FormatError) {
+    return new RelayRefusal("bad_request", { detail: error.message })
+  }
+  // The router's word for a path whose %-escapes do not decode.
+  if (error instanceof URIError) return new RelayRefusal("not_found")
+  if (isDiskFull(error)) return relayFull()
+  return new RelayRefusal("internal")
+}
+
+function extraHeaders(refusal: RelayRefusal): Record<string, string> {
+  if (refusal instanceof MethodRefusal) return { Allow: refusal.allow }
+  if (refusal instanceof RangeRefusal) return { "Content-Range": `bytes */${refusal.size}` }
+  return {}
+}
+
+/**
+ * A client that is still sending when it is refused would not read the answer if the connection were
+ * cut under it. The rest of the body is read and thrown away, for a while.
+ */
+function lingerOverBody(
+  req: IncomingMessage,
+  res: ServerResponse,
+  refusal: RelayRefusal,
+  clock: Clock,
+): void {
+  if (req.complete) return
+  if (refusal.code === "too_slow" || refusal.code === "too_large") {
+    res.setHeader("Connection", "close")
+  }
+  const { socket } = req
+  const cancel = clock.after(lingerMs, () => socket.destroy())
+  req.once("end", cancel)
+  req.once("close", cancel)
+  req.resume()
+}

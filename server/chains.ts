@@ -1,0 +1,355 @@
+// Changes to the chains of inboxes: publishing, burying, and moving the floor. For each inbox they run
+// one batch after the other, and each batch keeps the order that makes a receipt true:
+//
+//   the index assigns sequence numbers → the link records are synced beside the deliveries → the
+//   inbox's log is synced → the index reveals the entries → whoever waits is answered.
+//
+// What breaks off on the way is taken up by the next batch (`finishUnrevealed`), with the numbers it
+// was given, or by the rebuild of the index from the logs.
+import {
+  chainHead,
+  encodeStamp,
+  headerHash,
+  parseHeader,
+  type Random,
+  RelayRefusal,
+  type TombstoneReason,
+  toHex,
+} from "../protocol/index.js"
+import type { Clock } from "./clock.js"
+import { type DeliveryId, type InboxId, inboxIdBytesOf } from "./ids.js"
+import type { BlobStore, Commit } from "./stores/blob-store.js"
+import type { InboxLogs, LogRecord } from "./stores/inbox-log.js"
+import type {
+  ChainEntry,
+  ChainPlace,
+  GoneEntry,
+  RelayIndex,
+  WaitingEntry,
+  WaitingEntryWithEnvelope,
+} from "./stores/relay-index.js"
+import type { RelayKeys } from "./stores/relay-keys.js"
+
+export interface Publication {
+  readonly commit: Commit
+  /** Which of the commit's links. */
+  readonly slot: number
+  readonly envelope: Uint8Array
+}
+
+export interface Chains {
+  /**
+   * The delivery's place in the inbox, visible and durable. When the inbox has exactly this header and
+   * envelope already, that earlier place.
+   */
+  publish(inbox: InboxId, publication: Publication): Promise<ChainPlace>
+  /** The entry is gone, durably. Nothing happens when it was, or never was. */
+  bury(inbox: InboxId, id: DeliveryId, reason: TombstoneReason): Promise<void>
+  /** Forgets the oldest entries as far as all of them are gone and expired before `expiredBeforeMs`. */
+  raiseFloor(inbox: InboxId, expiredBeforeMs: number): Promise<void>
+  /** Completes what an earlier run of the relay left invisible. */
+  settle(inbox: InboxId): Promise<void>
+  /** Waits for all work begun. */
+  idle(): Promise<void>
+}
+
+export interface ChainsNeeds {
+  readonly index: RelayIndex
+  readonly blobs: BlobStore
+  readonly logs: InboxLogs
+  readonly keys: RelayKeys
+  readonly clock: Clock
+  readonly random: Random
+}
+
+/** So that a burst does not make one write, and one wait for it, without end. */
+const batchAtMost = 64
+/** Long enough for any batch on a slow disk; another process takes over after it. */
+const claimMs = 60_000
+const claimAgainAfterMs = 20
+
+type Job =
+  | { readonly kind: "publish"; readonly publication: Publication }
+  | { readonly kind: "bury"; readonly id: DeliveryId; readonly reason: TombstoneReason }
+  | { readonly kind: "floor"; readonly expiredBeforeMs: number }
+  | { readonly kind: "settle" }
+
+interface Waiting {
+  readonly job: Job
+  readonly resolve: (place: ChainPlace | undefined) => void
+  readonly reject: (error: unknown) => void
+}
+
+export function createChains(needs: ChainsNeeds): Chains {
+  const queues = new Map<InboxId, Waiting[]>()
+  const running = new Set<Promise<void>>()
+
+  function enqueue(inbox: InboxId, job: Job): Promise<ChainPlace | undefined> {
+    return new Promise((resolve, reject) => {
+      const queue = queues.get(inbox)
+      if (queue !== undefined) {
+        queue.push({ job, resolve, reject })
+        return
+      }
+      const fresh: Waiting[] = [{ job, resolve, reject }]
+      queues.set(inbox, fresh)
+      const run = drain(inbox, fresh)
+      running.add(run)
+      void run.finally(() => running.delete(run))
+    })
+  }
+
+  async function drain(inbox: InboxId, queue: Waiting[]): Promise<void> {
+    while (queue.length > 0) await runBatch(needs, inbox, queue.splice(0, batchAtMost))
+    queues.delete(inbox)
+  }
+
+  return {
+    async publish(inbox, publication) {
+      const place = await enqueue(inbox, { kind: "publish", publication })
+      if (place === undefined) throw new Error("a publication without a place")
+      return place
+    },
+    async bury(inbox, id, reason) {
+      await enqueue(inbox, { kind: "bury", id, reason })
+    },
+    async raiseFloor(inbox, expiredBeforeMs) {
+      await enqueue(inbox, { kind: "floor", expiredBeforeMs })
+    },
+    async settle(inbox) {
+      await enqueue(inbox, { kind: "settle" })
+    },
+    async idle() {
+      while (running.size > 0) await Promise.all(running)
+    },
+  }
+}
+
+async function runBatch(needs: ChainsNeeds, inbox: InboxId, batch: Waiting[]): Promise<void> {
+  try {
+    await withClaim(needs, inbox, async () => {
+      await finishUnrevealed(needs, inbox)
+      await publishAll(needs, inbox, batch)
+      await buryAll(needs, inbox, batch)
+      for (const { job } of batch) {
+        if (job.kind === "floor") await raiseFloor(needs, inbox, job.expiredBeforeMs)
+      }
+    })
+    // Publications have been answered by now; to answer again does nothing.
+    for (const { resolve } of batch) resolve(undefined)
+  } catch (error) {
+    for (const { reject } of batch) reject(error)
+  }
+}
+
+async function withClaim(
+  { index, clock, random }: ChainsNeeds,
+  inbox: InboxId,
+  work: () => Promise<void>,
+): Promise<void> {
+  const claim = { what: "inbox", name: inbox, owner: toHex(random(16)) } as const
+  while (!(await index.claim({ ...claim, untilMs: clock.wallMs() + claimMs }))) {
+    await new Promise<void>((resolve) => clock.after(claimAgainAfterMs, resolve))
+  }
+  try {
+    await work()
+  } finally {
+    await index.unclaim(claim)
+  }
+}
+
+async function publishAll(needs: ChainsNeeds, inbox: InboxId, batch: Waiting[]): Promise<void> {
+  const { index } = needs
+  const fresh = new Map<
+    string,
+    { readonly publication: Publication; readonly waiting: Waiting[] }
+  >()
+  for (const waiting of batch) {
+    if (waiting.job.kind !== "publish") continue
+    const { publication } = waiting.job
+    const { commit, slot } = publication
+    const content = contentOf(commit, slot)
+    const known = await index.entryByContent({ inbox, ...content })
+    if (known !== undefined) {
+      await dropShare(index, inbox, commit.id)
+      waiting.resolve(known)
+      continue
+    }
+    const key = `${toHex(content.headerHash)} ${toHex(content.envelopeHash)}`
+    const same = fresh.get(key)
+    if (same === undefined) fresh.set(key, { publication, waiting: [waiting] })
+    else same.waiting.push(waiting)
+  }
+  if (fresh.size === 0) return
+  const jobs = [...fresh.values()]
+  const entries = await assignAll(
+    needs,
+    inbox,
+    jobs.map(({ publication }) => publication),
+  )
+  await publishEntries(needs, inbox, entries)
+  for (const [at, { waiting }] of jobs.entries()) {
+    const entry = entries[at]
+    if (entry === undefined) throw new Error("an entry for each publication")
+    for (const { job, resolve } of waiting) {
+      // The same content by way of another upload: it takes no place and no share.
+      if (job.kind === "publish" && job.publication.commit.id !== entry.id) {
+        await dropShare(index, inbox, job.publication.commit.id)
+      }
+      resolve(entry)
+    }
+  }
+}
+
+async function dropShare(index: RelayIndex, inbox: InboxId, id: DeliveryId): Promise<void> {
+  await index.endAccepting({ inbox, id })
+  await index.releaseShare({ inbox, id })
+}
+
+function contentOf(
+  { header, links }: Commit,
+  slot: number,
+): { readonly headerHash: Uint8Array; readonly envelopeHash: Uint8Array } {
+  const link = links[slot]
+  if (link === undefined) throw new RangeError("the commit has no such link")
+  return { headerHash: headerHash(header), envelopeHash: link.envelopeHash }
+}
+
+async function assignAll(
+  needs: ChainsNeeds,
+  inbox: InboxId,
+  publications: readonly Publication[],
+): Promise<WaitingEntryWithEnvelope[]> {
+  for (;;) {
+    const chain = await needs.index.chain(inbox)
+    if (chain === undefined) throw new RelayRefusal("no_such_inbox")
+    const entries: WaitingEntryWithEnvelope[] = []
+    let { seq, head } = chain
+    for (const publication of publications) {
+      const entry = await makeEntry(needs, inbox, publication, { seq: seq + 1, previous: head })
+      entries.push(entry)
+      ;({ seq, head } = entry)
+    }
+    const outcome = await needs.index.assign({ inbox, afterSeq: chain.seq, entries })
+    if (outcome === "assigned") return entries
+    if (outcome === "unknown") throw new RelayRefusal("no_such_inbox")
+  }
+}
+
+async function makeEntry(
+  { keys, random }: ChainsNeeds,
+  inbox: InboxId,
+  { commit, slot, envelope }: Publication,
+  { seq, previous }: { readonly seq: number; readonly previous: Uint8Array },
+): Promise<WaitingEntryWithEnvelope> {
+  const { id, acceptedMs, expiresMs, header } = commit
+  const place = { ...contentOf(commit, slot), acceptedMs, expiresMs }
+  const head = chainHead({ previous, seq, ...place })
+  const stamp = encodeStamp({
+    ...place,
+    kid: keys.kid,
+    inboxId: inboxIdBytesOf(inbox),
+    seq,
+    head,
+    // Nothing about the source is kept: there are no tickets or invitations yet to name.
+    source: {
+      lane: commit.lane,
+      lineage: new Uint8Array(16),
+      sourcePseudonym: new Uint8Array(16),
+    },
+    kFrank: keys.frankKey,
+    kSrc: await keys.sourceKey(acceptedMs),
+    random,
+  })
+  const sizeBytes = deliverySize(header)
+  return { kind: "waiting", ...place, id, seq, head, sizeBytes, stamp, header, envelope }
+}
+
+/** What a delivery counts for in an inbox's quota. */
+export function deliverySize(header: Uint8Array): number {
+  const { bodyLength, manifestLength } = parseHeader(header)
+  return bodyLength + manifestLength
+}
+
+/** Makes assigned entries durable and then visible. Doing it twice does no harm. */
+async function publishEntries(
+  { index, blobs, logs }: ChainsNeeds,
+  inbox: InboxId,
+  entries: readonly WaitingEntryWithEnvelope[],
+): Promise<void> {
+  const last = entries.at(-1)
+  if (last === undefined) return
+  await Promise.all(entries.map((entry) => saveLink(blobs, inbox, entry)))
+  await logs.append(
+    inbox,
+    entries.map((entry) => ({ kind: "published", ...placeOf(entry) })),
+  )
+  await index.reveal({ inbox, seq: last.seq })
+}
+
+async function saveLink(blobs: BlobStore, inbox: InboxId, entry: WaitingEntry): Promise<void> {
+  const commit = await blobs.readCommit(entry.id)
+  // Removed by hand under the relay. The number is taken all the same, and the next look at the blob
+  // store buries the entry as lost.
+  if (commit === undefined) return
+  const slot = commit.links.findIndex((link) => link.inbox === inbox)
+  await blobs.saveLink(entry.id, slot, entry)
+}
+
+async function finishUnrevealed(needs: ChainsNeeds, inbox: InboxId): Promise<void> {
+  await publishEntries(needs, inbox, await needs.index.unrevealed(inbox))
+}
+
+function placeOf(entry: ChainPlace): ChainPlace {
+  const { seq, head, id, headerHash, envelopeHash, acceptedMs, expiresMs } = entry
+  return { seq, head, id, headerHash, envelopeHash, acceptedMs, expiresMs }
+}
+
+async function buryAll(
+  { index, logs }: ChainsNeeds,
+  inbox: InboxId,
+  batch: readonly Waiting[],
+): Promise<void> {
+  const graves = new Map<number, GoneEntry>()
+  for (const { job } of batch) {
+    if (job.kind !== "bury") continue
+    const entry = await index.entryById({ inbox, id: job.id })
+    if (entry?.kind !== "waiting" || graves.has(entry.seq)) continue
+    graves.set(entry.seq, { kind: "gone", ...placeOf(entry), reason: job.reason })
+  }
+  if (graves.size === 0) return
+  const records = [...graves.values()].map((entry): LogRecord => ({ ...entry, kind: "buried" }))
+  await logs.append(inbox, records)
+  await index.bury({
+    inbox,
+    seqs: [...graves.values()].map(({ seq, reason }) => ({ seq, reason })),
+  })
+}
+
+async function raiseFloor(
+  { index, logs }: ChainsNeeds,
+  inbox: InboxId,
+  expiredBeforeMs: number,
+): Promise<void> {
+  const page = 1000
+  let passed = 0
+  for (;;) {
+    const chain = await index.chain(inbox)
+    if (chain === undefined) return
+    const entries = await index.entriesAfter({ inbox, seq: chain.floorSeq, limit: page })
+    const kept = entries.findIndex((entry) => !isPast(entry, expiredBeforeMs))
+    const past = kept === -1 ? entries : entries.slice(0, kept)
+    const last = past.at(-1)
+    if (last === undefined) break
+    // The floor is durable before anything below it is forgotten.
+    await logs.append(inbox, [{ kind: "floor", seq: last.seq, head: last.head }])
+    await index.raiseFloor({ inbox, seq: last.seq, head: last.head })
+    passed += past.length
+    if (past.length < page) break
+  }
+  if (passed > 0) await logs.compact(inbox)
+}
+
+function isPast(entry: ChainEntry, expiredBeforeMs: number): boolean {
+  return entry.kind === "gone" && entry.expiresMs <= expiredBeforeMs
+}

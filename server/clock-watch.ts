@@ -1,0 +1,89 @@
+// What time it is, for decisions that destroy something. Wall time is believed while it moves in step
+// with the monotonic clock; after a jump of more than five minutes the relay goes on counting from what
+// it believed before, deletes nothing, and says so, until the two have agreed for an hour.
+import { join } from "node:path"
+import { parseUtf8, utf8 } from "../protocol/index.js"
+import type { Clock } from "./clock.js"
+import { type Disk, readSmallFile, unlessMissing, writeSyncedFile } from "./disk.js"
+import type { Log } from "./log.js"
+
+const toleratedMs = 5 * 60_000
+const agreementMs = 60 * 60_000
+const fileName = "clock"
+
+interface Pair {
+  readonly wallMs: number
+  readonly monotonicMs: number
+}
+
+export interface ClockWatch {
+  /** Milliseconds since 1970, as far as the relay believes the machine. */
+  nowMs(): number
+  /** Nothing may be deleted for its age while the clocks disagree. */
+  isSuspicious(): boolean
+  /** Remembers how late it is, so that a clock set back while the relay is off is noticed. */
+  save(): Promise<void>
+}
+
+export async function openClockWatch(input: {
+  readonly clock: Clock
+  readonly disk: Disk
+  readonly folder: string
+  readonly log: Log
+}): Promise<ClockWatch> {
+  const { clock, disk, folder, log } = input
+  const file = join(folder, fileName)
+  const read = (): Pair => ({ wallMs: clock.wallMs(), monotonicMs: clock.monotonicMs() })
+
+  let believed = read()
+  /** Set while the clocks disagree: since when the wall clock has kept step again. */
+  let steadySince: Pair | undefined
+
+  const saved = await readSmallFile(disk, file, 100)
+  const savedMs = saved === undefined ? 0 : Number(parseUtf8(saved, "clock"))
+  // Later than saved is no alarm: a relay may be off for a month.
+  if (believed.wallMs < savedMs - toleratedMs) {
+    steadySince = believed
+    believed = { ...believed, wallMs: savedMs }
+    log("clock_behind", {}, "alarm")
+  }
+
+  function projected(from: Pair, { monotonicMs }: Pair): number {
+    return from.wallMs + (monotonicMs - from.monotonicMs)
+  }
+
+  function look(): number {
+    const seen = read()
+    const expectedMs = projected(believed, seen)
+    const agrees = (from: Pair) => Math.abs(seen.wallMs - projected(from, seen)) <= toleratedMs
+    if (steadySince === undefined) {
+      if (agrees(believed)) {
+        believed = seen
+        return seen.wallMs
+      }
+      steadySince = seen
+      log("clock_jumped", {}, "alarm")
+      return expectedMs
+    }
+    if (!agrees(steadySince)) steadySince = seen
+    if (seen.monotonicMs - steadySince.monotonicMs < agreementMs) return expectedMs
+    steadySince = undefined
+    believed = seen
+    log("clock_steady")
+    return seen.wallMs
+  }
+
+  return {
+    nowMs: () => Math.floor(look()),
+    isSuspicious() {
+      look()
+      return steadySince !== undefined
+    },
+    async save() {
+      const fresh = join(folder, `${fileName}.new`)
+      await unlessMissing(disk.unlink(fresh), undefined)
+      await writeSyncedFile(disk, fresh, utf8(String(Math.floor(look()))))
+      await disk.rename(fresh, file)
+    },
+  }
+}

@@ -1,0 +1,218 @@
+// Opening inboxes and logging in to them: challenges, proofs, sessions (docs/protocol.md, "Login").
+import {
+  type Challenge,
+  challengeGraceMs,
+  challengeMs,
+  equalBytes,
+  FormatError,
+  type LoginProof,
+  makeChallengeNonce,
+  nonceMinute,
+  parseBundle,
+  type Random,
+  type RegisterReply,
+  type RegisterRequest,
+  relayDefaults,
+  RelayRefusal,
+  type SessionEntry,
+  type SessionReply,
+  type SessionRequest,
+  sessionMac,
+  sha256,
+  signMinute,
+  toHex,
+  verifyChallengeNonce,
+  type VerifiedLogin,
+  verifyLogin,
+  x25519PublicKey,
+} from "../protocol/index.js"
+import type { RelayConfig } from "./config.js"
+import { KeyedGate } from "./gate.js"
+import {
+  addressOf,
+  type DeliveryId,
+  type InboxId,
+  inboxIdBytesOf,
+  inboxIdOf,
+  parseInboxAddress,
+} from "./ids.js"
+import type { InboxLogs } from "./stores/inbox-log.js"
+import type { RelayIndex, Session } from "./stores/relay-index.js"
+import type { RelayKeys } from "./stores/relay-keys.js"
+
+const minuteMs = 60_000
+const minutesADay = 1440
+/** A challenge key serves the day it is named after and whoever is late. */
+const challengeKeyMs = 2 * minutesADay * minuteMs
+
+export interface Logins {
+  challenge(): Promise<Challenge>
+  register(inbox: InboxId, request: RegisterRequest): Promise<RegisterReply>
+  login(request: SessionRequest): Promise<SessionReply>
+  /** Refuses a token that is no session's. */
+  session(token: Uint8Array): Promise<Session>
+  /** The session, or undefined when the token is no session's. */
+  findSession(token: Uint8Array): Promise<Session | undefined>
+  list(session: Session): Promise<SessionEntry[]>
+  end(session: Session, id: DeliveryId): Promise<void>
+}
+
+export interface LoginsNeeds {
+  readonly index: RelayIndex
+  readonly logs: InboxLogs
+  readonly keys: RelayKeys
+  readonly config: RelayConfig
+  readonly random: Random
+  readonly nowMs: () => number
+  readonly origins: () => readonly string[]
+}
+
+export function createLogins(needs: LoginsNeeds): Logins {
+  const { index, logs, keys, random, nowMs } = needs
+  const opening = new KeyedGate<InboxId>()
+  // Whose proofs are checked for an inbox that is not there, so that both cost the same.
+  const nobodysKey = x25519PublicKey(random(32))
+
+  function minuteSecret(minute: number): Promise<Uint8Array> {
+    return index.sharedSecret({
+      name: `minute ${minute}`,
+      candidate: random(32),
+      untilMs: endOf(minute) + minuteMs,
+    })
+  }
+
+  function challengeKey(minute: number): Promise<Uint8Array> {
+    const day = Math.floor(minute / minutesADay)
+    return index.sharedSecret({
+      name: `challenge ${day}`,
+      candidate: random(32),
+      untilMs: day * minutesADay * minuteMs + challengeKeyMs,
+    })
+  }
+
+  let signed:
+    { readonly minute: number; readonly e: Uint8Array; readonly signature: Uint8Array } | undefined
+
+  async function minuteNow(): Promise<NonNullable<typeof signed>> {
+    const minute = Math.floor(nowMs() / minuteMs)
+    if (signed?.minute !== minute) {
+      const e = x25519PublicKey(await minuteSecret(minute))
+      signed = { minute, e, signature: signMinute({ minute, e, signSeed: keys.signSeed }) }
+    }
+    return signed
+  }
+
+  /** Every way in which a proof is not good is the same refusal, at the same cost. */
+  async function verify(
+    proof: LoginProof,
+    inbox: InboxId,
+    authKey: Uint8Array,
+  ): Promise<VerifiedLogin> {
+    const origins = needs.origins()
+    if (!origins.includes(proof.origin)) {
+      throw new RelayRefusal("wrong_origin", { extras: { origins: [...origins] } })
+    }
+    const minute = nonceMinute(proof.nonce)
+    if (nowMs() >= endOf(minute)) throw new RelayRefusal("challenge_expired")
+    const isOurs =
+      minute * minuteMs <= nowMs() &&
+      verifyChallengeNonce({ key: await challengeKey(minute), nonce: proof.nonce, e: proof.e })
+    if (!isOurs) throw new RelayRefusal("unauthorized")
+    const verified = verifyLogin({
+      proof,
+      origin: proof.origin,
+      inboxId: inboxIdBytesOf(inbox),
+      authKey,
+      minuteSecret: await minuteSecret(minute),
+    })
+    if (verified === undefined) throw new RelayRefusal("unauthorized")
+    // Written only for a good proof, and only once: a second use is a replay.
+    const isFirst = await index.spend({ value: verified.transcript, untilMs: endOf(minute) })
+    if (!isFirst) throw new RelayRefusal("unauthorized")
+    return verified
+  }
+
+  async function findSession(token: Uint8Array): Promise<Session | undefined> {
+    return index.useSession({ tokenHash: sha256(token), idleMs: relayDefaults.sessionIdleMs })
+  }
+
+  return {
+    async challenge() {
+      const { minute, e, signature } = await minuteNow()
+      const nonce = makeChallengeNonce({ key: await challengeKey(minute), minute, e, random })
+      return { e, nonce, signature, kid: keys.kid, expiresMs: endOf(minute) }
+    },
+
+    async register(inbox, { bundle: bytes, proof }) {
+      const bundle = parseBundle(bytes)
+      if (inboxIdOf(bundle.inboxId) !== inbox) {
+        throw new FormatError("registration.bundle", "not the bundle of this address")
+      }
+      await verify(proof, inbox, bundle.authKey)
+      return opening.run(inbox, async () => {
+        const address = addressOf(inbox)
+        if ((await index.bundle(inbox)) !== undefined) return { address, created: false }
+        if (needs.config.registration === "closed") throw new RelayRefusal("registration_closed")
+        await logs.create(inbox, bundle.bytes)
+        const created = await index.openInbox(inbox, bundle.bytes)
+        return { address, created }
+      })
+    },
+
+    async login({ address, proof }) {
+      const inbox = parseInboxAddress(address)
+      const bytes = await index.bundle(inbox)
+      const authKey = bytes === undefined ? nobodysKey : parseBundle(bytes).authKey
+      const { sessionKey, transcript } = await verify(proof, inbox, authKey)
+      // Whoever holds nobody's key could get here; nobody does.
+      if (bytes === undefined) throw new RelayRefusal("unauthorized")
+      const token = random(32)
+      const createdMs = nowMs()
+      const absoluteMs = createdMs + relayDefaults.sessionMs
+      const idleMs = relayDefaults.sessionIdleMs
+      await index.addSession({
+        tokenHash: sha256(token),
+        inbox,
+        createdMs,
+        lastUsedMs: createdMs,
+        absoluteMs,
+        idleMs,
+      })
+      return {
+        token,
+        expiresMs: createdMs + idleMs,
+        absoluteMs,
+        mac: sessionMac({ sessionKey, transcript, token }),
+      }
+    },
+
+    findSession,
+
+    async session(token) {
+      const session = await findSession(token)
+      if (session === undefined) throw new RelayRefusal("unauthorized")
+      return session
+    },
+
+    async list(session) {
+      const sessions = await index.sessions(session.inbox)
+      return sessions
+        .map(({ tokenHash, createdMs, lastUsedMs }) => ({
+          id: toHex(tokenHash.subarray(0, 16)),
+          createdMs,
+          lastUsedMs,
+          current: equalBytes(tokenHash, session.tokenHash),
+        }))
+        .sort((a, b) => a.createdMs - b.createdMs)
+    },
+
+    async end(session, id) {
+      await index.endSession({ inbox: session.inbox, id })
+    },
+  }
+}
+
+/** When a challenge of that minute is no longer taken. */
+function endOf(minute: number): number {
+  return minute * minuteMs + challengeMs + challengeGraceMs
+}

@@ -1,0 +1,249 @@
+// A relay, put together: config, ports, stores, rules, routes. Everything is handed in from here, so
+// two relays can live in one process, each with its own folder.
+import type { Express } from "express"
+import { join } from "node:path"
+import { parseUtf8, toHex, utf8 } from "../protocol/index.js"
+import { createApp } from "./app.js"
+import { createChains } from "./chains.js"
+import { type Clock, systemClock } from "./clock.js"
+import { openClockWatch } from "./clock-watch.js"
+import { type ListenAddress, loopbackOrigins, type RelayConfig } from "./config.js"
+import { createDeliveries } from "./deliveries.js"
+import { type Disk, readSmallFile, unlessMissing, writeSyncedFile } from "./disk.js"
+import { PartBuffers } from "./http/buffers.js"
+import { createHttpServer } from "./http-server.js"
+import { createLog, failureFields } from "./log.js"
+import { createLogins } from "./logins.js"
+import { nodeDisk } from "./node-disk.js"
+import { type Randomness, systemRandomness } from "./randomness.js"
+import { rebuildIndex, reconcile } from "./recovery.js"
+import { deliveryRoutes } from "./routes/deliveries.js"
+import { relayInfoRoutes } from "./routes/relay-info.js"
+import { sessionRoutes } from "./routes/sessions.js"
+import { uploadRoutes } from "./routes/uploads.js"
+import { startSchedule } from "./schedule.js"
+import { bootId, type DataFolder, openDataFolder } from "./stores/data-folder.js"
+import { DiskBlobStore } from "./stores/disk-blob-store.js"
+import { EmbeddedIndex } from "./stores/embedded-index.js"
+import { openInboxLogs } from "./stores/inbox-log.js"
+import type { RelayIndex } from "./stores/relay-index.js"
+import { openRelayKeys } from "./stores/relay-keys.js"
+import { sweep } from "./sweep.js"
+import { createUploads } from "./uploads.js"
+
+export interface Relay {
+  /** The routes, for a server of one's own or a test. */
+  readonly app: Express
+  /** Resolves when the index is whole; until then most routes answer 503. Rejects if it cannot be. */
+  readonly ready: Promise<void>
+  /** Listens where the config says, and begins to sweep. */
+  start(): Promise<{ readonly url: string }>
+  /** Drains and closes. May be called without `start`. */
+  stop(): Promise<void>
+  /** What the schedule does by itself: removes what has expired. */
+  sweep(): Promise<void>
+  /** What the schedule does by itself: brings index and blob store together. */
+  reconcile(): Promise<void>
+}
+
+/** The relay's surroundings. What is left out is the real thing. */
+export interface RelayPorts {
+  readonly clock?: Clock
+  readonly disk?: Disk
+  readonly random?: Randomness
+  /** One line of the log, with its end. */
+  readonly writeLog?: (line: string) => void
+}
+
+export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): Promise<Relay> {
+  const clock = ports.clock ?? systemClock
+  const disk = ports.disk ?? nodeDisk
+  const random = ports.random ?? systemRandomness
+  const log = createLog(ports.writeLog ?? writeToStderr, clock)
+
+  const folder = await openDataFolder(disk, config.dataFolder)
+  let index: RelayIndex | undefined
+  try {
+    const keys = await openRelayKeys({ disk, folder, random })
+    const watch = await openClockWatch({ clock, disk, folder: folder.path, log })
+    const nowMs = (): number => watch.nowMs()
+    const { recordKey } = keys
+    const blobs = new DiskBlobStore({ disk, folder, recordKey, random })
+    const logs = openInboxLogs({ disk, path: folder.inboxes, recordKey, random })
+    const indexState = await openIndexState(disk, folder)
+    const embedded = new EmbeddedIndex({ path: folder.index, now: nowMs })
+    index = embedded
+
+    const chains = createChains({ index, blobs, logs, keys, clock, random })
+    const uploads = createUploads({ index, blobs, chains, keys, config, random, nowMs })
+    const deliveries = createDeliveries({ index, blobs, chains, keys, uploads, clock, nowMs })
+    let bound: ListenAddress | undefined
+    const origins = (): string[] => [
+      ...config.publicOrigins,
+      ...(bound === undefined ? [] : loopbackOrigins(bound)),
+    ]
+    const logins = createLogins({ index, logs, keys, config, random, nowMs, origins })
+
+    const recoveryNeeds = { index, blobs, logs, chains, uploads, deliveries, log, random, nowMs }
+    const isCurrent = (await index.marker()) === indexState.marker && indexState.marker !== ""
+    let isReady = false
+    const ready = (async () => {
+      if (isCurrent) {
+        await reconcile(recoveryNeeds)
+      } else {
+        const marker = toHex(random(16))
+        await indexState.save({ marker, clean: false })
+        await rebuildIndex(recoveryNeeds)
+        await embedded.setMarker(marker)
+      }
+      isReady = true
+    })()
+    ready.catch((error: unknown) => log("recovery_failed", failureFields(error), "alarm"))
+
+    const stopping = new AbortController()
+    const buffers = new PartBuffers()
+    const app = createApp({
+      always: relayInfoRoutes({ config, keys, clock, blobs, origins }),
+      indexed: [
+        ...sessionRoutes({ logins, index, clock }),
+        ...uploadRoutes({ uploads, buffers, clock }),
+        ...deliveryRoutes({ deliveries, logins, buffers, stopping: stopping.signal }),
+      ],
+      isReady: () => isReady,
+      log,
+      clock,
+    })
+    const server = createHttpServer(app, clock)
+    let stopSchedule: (() => Promise<void>) | undefined
+
+    async function sweepNow(): Promise<void> {
+      if (watch.isSuspicious()) {
+        log("sweep_paused", {}, "alarm")
+        return
+      }
+      await sweep({ blobs, chains, deliveries, index: embedded, keys, log, random }, nowMs())
+      await watch.save()
+    }
+
+    return {
+      app,
+      ready,
+
+      async start() {
+        bound = await server.start(config.listen)
+        const host = bound.host.includes(":") ? `[${bound.host}]` : bound.host
+        const url = new URL(`http://${host}:${bound.port}`).origin
+        stopSchedule = startSchedule(
+          [
+            { name: "sweep", at: "*/5 * * * *", run: () => ready.then(sweepNow) },
+            {
+              name: "reconcile",
+              at: "17 * * * *",
+              run: () => ready.then(() => reconcile(recoveryNeeds)),
+            },
+          ],
+          (name, error) => log(`${name}_failed`, failureFields(error), "alarm"),
+        )
+        log("listening", { url })
+        return { url }
+      },
+
+      async stop() {
+        log("stopping")
+        // Whoever waits for a delivery hears that there is none, and asks again.
+        stopping.abort()
+        await server.stop()
+        await stopSchedule?.()
+        await ready.catch(() => undefined)
+        await chains.idle()
+        await blobs.settle()
+        await embedded.close()
+        if (isReady) await indexState.closeCleanly()
+        await folder.release()
+        log("stopped")
+      },
+
+      sweep: sweepNow,
+      reconcile: () => reconcile(recoveryNeeds),
+    }
+  } catch (error) {
+    await index?.close()
+    await folder.release()
+    throw error
+  }
+}
+
+function writeToStderr(line: string): void {
+  process.stderr.write(line)
+}
+
+// Which index belongs to this folder. The index is written without syncs, so it is believed only when
+// the machine has not restarted since, or when it was synced and closed before.
+
+interface IndexState {
+  /** "" when there is no index to believe. */
+  readonly marker: string
+  save(state: { readonly marker: string; readonly clean: boolean }): Promise<void>
+  closeCleanly(): Promise<void>
+}
+
+async function openIndexState(disk: Disk, folder: DataFolder): Promise<IndexState> {
+  const path = join(folder.path, "index-state")
+  let marker = ""
+
+  async function save(state: { readonly marker: string; readonly clean: boolean }): Promise<void> {
+    marker = state.marker
+    const fresh = `${path}.new`
+    await unlessMissing(disk.unlink(fresh), undefined)
+    await writeSyncedFile(disk, fresh, utf8(JSON.stringify({ ...state, boot: bootId() })))
+    await disk.rename(fresh, path)
+    await disk.syncFolder(folder.path)
+  }
+
+  const bytes = await readSmallFile(disk, path, 1000)
+  const known = bytes === undefined ? undefined : parseIndexState(parseUtf8(bytes, "index-state"))
+  if (known !== undefined && (known.clean || (known.boot !== "" && known.boot === bootId()))) {
+    await save({ marker: known.marker, clean: false })
+  } else {
+    await removeIndex(disk, folder.index)
+  }
+  return {
+    get marker() {
+      return marker
+    },
+    save,
+    async closeCleanly() {
+      for (const name of await disk.list(folder.index)) {
+        const file = await disk.open(join(folder.index, name), "read")
+        try {
+          await file.sync()
+        } finally {
+          await file.close()
+        }
+      }
+      await disk.syncFolder(folder.index)
+      await save({ marker, clean: true })
+    },
+  }
+}
+
+/** Before it is opened: after a power cut its pages may be anything, which its library does not expect. */
+async function removeIndex(disk: Disk, path: string): Promise<void> {
+  for (const name of await unlessMissing(disk.list(path), [])) await disk.unlink(join(path, name))
+}
+
+function parseIndexState(
+  text: string,
+): { readonly marker: string; readonly boot: string; readonly clean: boolean } | undefined {
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch {
+    return undefined
+  }
+  if (typeof value !== "object" || value === null) return undefined
+  if (!("marker" in value) || typeof value.marker !== "string") return undefined
+  if (!("boot" in value) || typeof value.boot !== "string") return undefined
+  if (!("clean" in value) || typeof value.clean !== "boolean") return undefined
+  return { marker: value.marker, boot: value.boot, clean: value.clean }
+}

@@ -1,0 +1,312 @@
+// The recipient's routes, and what a sender may ask of a delivery later.
+import type { IncomingMessage, ServerResponse } from "node:http"
+import {
+  type ByteRange,
+  encodeContentRange,
+  encodeInboxPage,
+  encodeStatusReply,
+  FormatError,
+  gridIndex,
+  gridLength,
+  gridOffset,
+  maxPartBytes,
+  parseIndex,
+  parseInboxQuery,
+  parseRange,
+  relayDefaults,
+  RelayRefusal,
+} from "../../protocol/index.js"
+import type { Deliveries, OwnDelivery } from "../deliveries.js"
+import type { PartBuffer, PartBuffers } from "../http/buffers.js"
+import { pathParameter, type Handler, type Route } from "../http/method-table.js"
+import { replyBytes, replyEmpty, replyJson, setDataHeaders } from "../http/replies.js"
+import { ClientGone, readBearer } from "../http/requests.js"
+import { parsePathId } from "../ids.js"
+import type { Logins } from "../logins.js"
+import type { BlobReader } from "../stores/blob-store.js"
+
+export interface DeliveryNeeds {
+  readonly deliveries: Deliveries
+  readonly logins: Logins
+  readonly buffers: PartBuffers
+  /** Ends long polls. */
+  readonly stopping: AbortSignal
+}
+
+/** A range that cannot be served goes with the size it was asked of. */
+export class RangeRefusal extends RelayRefusal {
+  readonly size: number
+
+  constructor(size: number) {
+    super("range_not_satisfiable")
+    this.size = size
+  }
+}
+
+export function deliveryRoutes(needs: DeliveryNeeds): Route[] {
+  const { deliveries, logins, buffers, stopping } = needs
+
+  /** A route for a piece of a delivery in the caller's inbox. */
+  function piece(
+    answer: (
+      delivery: OwnDelivery,
+      req: Parameters<Handler>[0],
+      res: ServerResponse,
+    ) => Promise<void>,
+  ): Route["methods"] {
+    return {
+      async GET(req, res) {
+        const id = parsePathId(pathParameter(req, "id"))
+        const { inbox } = await logins.session(readBearer(req))
+        const delivery = await deliveries.own(inbox, id)
+        await deliveries.renewLease(delivery)
+        await answer(delivery, req, res)
+      },
+    }
+  }
+
+  async function sendBody(delivery: OwnDelivery, req: IncomingMessage, res: ServerResponse) {
+    const { bodyLength } = delivery.header
+    const range = readRange(req, bodyLength)
+    res.setHeader("Accept-Ranges", "bytes")
+    setDataHeaders(res, range === undefined ? bodyLength : range.last - range.first + 1)
+    if (range !== undefined) {
+      res.setHeader("Content-Range", encodeContentRange(range, bodyLength))
+    }
+    if (bodyLength === 0) {
+      res.writeHead(200).end()
+      return
+    }
+    const wanted = range ?? { first: 0, last: bodyLength - 1 }
+    const pieces = cutRange(wanted, bodyLength)
+    const first = pieces[0]?.index ?? 0
+    const last = pieces.at(-1)?.index ?? 0
+    const leaves = await deliveries.leaves(delivery, { first, last })
+    res.writeHead(range === undefined ? 200 : 206)
+    await sendPieces(res, pieces, async ({ index, offset, lengthBytes }) => {
+      const at = 32 * (index - first)
+      const part = await deliveries.part(delivery, { index, leaf: leaves.subarray(at, at + 32) })
+      return readPiece(part, { offset, lengthBytes }, buffers)
+    })
+  }
+
+  async function sendBlob(blob: BlobReader, res: ServerResponse): Promise<void> {
+    try {
+      const sizeBytes = await blob.sizeBytes()
+      setDataHeaders(res, sizeBytes)
+      res.writeHead(200)
+      const pieces: { readonly offset: number; readonly lengthBytes: number }[] = []
+      for (let offset = 0; offset < sizeBytes; offset += maxPartBytes) {
+        pieces.push({ offset, lengthBytes: Math.min(maxPartBytes, sizeBytes - offset) })
+      }
+      await sendPieces(res, pieces, (place) => readInto(blob, place, buffers))
+    } finally {
+      await blob.close()
+    }
+  }
+
+  return [
+    {
+      path: "/v1/inbox",
+      methods: {
+        async GET(req, res) {
+          const { inbox } = await logins.session(readBearer(req))
+          const query = readInboxQuery(req.url)
+          const gone = new AbortController()
+          res.on("close", () => gone.abort())
+          const enough = AbortSignal.any([gone.signal, stopping])
+          const page = await deliveries.list(inbox, query, enough)
+          if (!gone.signal.aborted) replyJson(res, encodeInboxPage(page))
+        },
+      },
+    },
+    {
+      path: "/v1/deliveries/:id/header",
+      methods: piece((delivery, _req, res) => {
+        replyBytes(res, delivery.entry.header)
+        return Promise.resolve()
+      }),
+    },
+    {
+      path: "/v1/deliveries/:id/envelope",
+      methods: piece(async (delivery, _req, res) => {
+        replyBytes(res, await deliveries.envelope(delivery))
+      }),
+    },
+    {
+      path: "/v1/deliveries/:id/manifest",
+      methods: piece(async (delivery, _req, res) => {
+        await sendBlob(await deliveries.manifest(delivery), res)
+      }),
+    },
+    {
+      path: "/v1/deliveries/:id/leaves",
+      methods: piece(async (delivery, _req, res) => {
+        const last = delivery.header.partCount - 1
+        replyBytes(res, await deliveries.leaves(delivery, { first: 0, last }))
+      }),
+    },
+    {
+      path: "/v1/deliveries/:id/body",
+      methods: piece(sendBody),
+    },
+    {
+      path: "/v1/deliveries/:id/parts/:index",
+      methods: piece(async (delivery, req, res) => {
+        const index = parseIndex(pathParameter(req, "index"))
+        if (index >= delivery.header.partCount) throw new RelayRefusal("not_found")
+        const leaf = await deliveries.leaves(delivery, { first: index, last: index })
+        await sendBlob(await deliveries.part(delivery, { index, leaf }), res)
+      }),
+    },
+    {
+      path: "/v1/deliveries/:id/status",
+      methods: {
+        async GET(req, res) {
+          const id = parsePathId(pathParameter(req, "id"))
+          const status = await deliveries.status(id, readBearer(req))
+          replyJson(res, encodeStatusReply(status))
+        },
+      },
+    },
+    {
+      path: "/v1/deliveries/:id",
+      methods: {
+        async DELETE(req, res) {
+          const id = parsePathId(pathParameter(req, "id"))
+          const credential = readBearer(req)
+          const session = await logins.findSession(credential)
+          if (session !== undefined) {
+            await deliveries.discard(session.inbox, id)
+          } else if (!(await deliveries.revoke(id, credential))) {
+            // A session that ended, somebody else's capability, no such delivery: one answer.
+            throw new RelayRefusal("unauthorized")
+          }
+          replyEmpty(res)
+        },
+      },
+    },
+  ]
+}
+
+function readInboxQuery(url: string): ReturnType<typeof parseInboxQuery> {
+  const mark = url.indexOf("?")
+  const query = new URLSearchParams(mark === -1 ? "" : url.slice(mark + 1))
+  const { page, longPollSeconds } = relayDefaults
+  const defaults = { after: 0, limit: page, waitSeconds: 0, envelopes: false }
+  const parsed = parseInboxQuery(query, defaults)
+  return {
+    ...parsed,
+    limit: Math.min(parsed.limit, page),
+    waitSeconds: Math.min(parsed.waitSeconds, longPollSeconds),
+  }
+}
+
+function readRange(req: IncomingMessage, size: number): ByteRange | undefined {
+  const header = req.headers.range
+  if (header === undefined) return undefined
+  try {
+    return parseRange(header, size)
+  } catch (error) {
+    if (!(error instanceof FormatError)) throw error
+    throw new RangeRefusal(size)
+  }
+}
+
+/** A stretch of one part. */
+interface BodyPiece {
+  readonly index: number
+  readonly offset: number
+  readonly lengthBytes: number
+}
+
+function cutRange({ first, last }: ByteRange, bodyLength: number): BodyPiece[] {
+  const pieces: BodyPiece[] = []
+  for (let index = gridIndex(first); index <= gridIndex(last); index++) {
+    const start = gridOffset(index)
+    const from = Math.max(first, start)
+    const to = Math.min(last + 1, start + gridLength(index, bodyLength))
+    pieces.push({ index, offset: from - start, lengthBytes: to - from })
+  }
+  return pieces
+}
+
+interface ReadPiece {
+  readonly bytes: Uint8Array
+  readonly buffer: PartBuffer
+}
+
+async function readPiece(
+  blob: BlobReader,
+  place: { readonly offset: number; readonly lengthBytes: number },
+  buffers: PartBuffers,
+): Promise<ReadPiece> {
+  try {
+    return await readInto(blob, place, buffers)
+  } finally {
+    await blob.close()
+  }
+}
+
+async function readInto(
+  blob: BlobReader,
+  { offset, lengthBytes }: { readonly offset: number; readonly lengthBytes: number },
+  buffers: PartBuffers,
+): Promise<ReadPiece> {
+  const buffer = await buffers.take(lengthBytes)
+  try {
+    const bytes = buffer.bytes.subarray(0, lengthBytes)
+    const count = await blob.read(bytes, offset)
+    if (count !== lengthBytes) throw new Error("a blob is shorter than its record says")
+    return { bytes, buffer }
+  } catch (error) {
+    buffer.release()
+    throw error
+  }
+}
+
+/**
+ * Sends the pieces in order; the next one is read while the last one goes out. A failure on the way
+ * can only cut the connection: the status has been sent.
+ */
+async function sendPieces<P>(
+  res: ServerResponse,
+  pieces: readonly P[],
+  read: (piece: P) => Promise<ReadPiece>,
+): Promise<void> {
+  let next = pieces[0] === undefined ? undefined : read(pieces[0])
+  for (let at = 1; next !== undefined; at++) {
+    const current = await next
+    const following = pieces[at]
+    const sent = write(res, current)
+    next = following === undefined ? undefined : read(following)
+    // Both are awaited whatever happens, so that no buffer is lost.
+    const [outcome] = await Promise.allSettled([sent, next])
+    if (outcome.status === "rejected") {
+      if (next !== undefined) (await next).buffer.release()
+      throw outcome.reason
+    }
+  }
+  res.end()
+}
+
+/** Resolves when the bytes have left for the kernel and the buffer can be used again. */
+function write(res: ServerResponse, { bytes, buffer }: ReadPiece): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const onClose = (): void => {
+      buffer.release()
+      reject(new ClientGone())
+    }
+    if (res.destroyed || res.closed) {
+      onClose()
+      return
+    }
+    res.once("close", onClose)
+    res.write(bytes, (error) => {
+      res.off("close", onClose)
+      buffer.release()
+      if (error) reject(new ClientGone())
+      else resolve()
+    })
+  })
+}
