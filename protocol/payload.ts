@@ -108,6 +108,7 @@ export interface ParsedPayload {
 /** Throws FormatError, which whoever opened the payload turns into OpenError. */
 export function parsePayload(payload: Uint8Array): ParsedPayload {
   const reader = new ByteReader(payload, "payload")
+  if (payload.length !== payloadBytes) reader.refuse("length", `not ${payloadBytes} bytes`)
   reader.expectU8(1, "version")
   const mode = parseMode(reader)
   reader.zeros(2, "reserved")
