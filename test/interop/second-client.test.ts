@@ -221,7 +221,7 @@ describe("a client written from docs/protocol.md alone", () => {
     const address = await run("init", "--relay", origin, "--no-passphrase", "--quiet")
     await send(await connect(origin), { to: [address], paths: await planted() })
     const out = fresh()
-    await run("receive", "-o", out, "--quiet")
+    await run("receive", "-o", out, "--executable", "--quiet")
     expect(await contents(out)).toEqual(await contents(join(folder, "source")))
   })
 
@@ -262,7 +262,7 @@ describe("a client written from docs/protocol.md alone", () => {
   })
 
   it.each(["manifest", "leaves"])(
-    "refuses a damaged %s before it asks for parts",
+    "refuses damage to the %s before it asks for parts",
     async (piece) => {
       const { address, session } = await someone(1)
       await send(session.relay, { to: [address], paths: [join(folder, "source", "one")] })

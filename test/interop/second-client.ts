@@ -166,15 +166,21 @@ export async function send(
   const credential = bytes(upload, "token", 32)
   insist(/^[0-9a-f]{32}$/.test(id), "not an id")
 
-  const next = recut(sealBody(sources, keys.padding))
+  const body = sealBody(sources, keys.padding)
+  const next = recut(body)
   const leaves: Uint8Array[] = []
-  for (const [index, length] of cells(bodyBytes).entries()) {
-    const part = await next(length)
-    const leaf = leafOf(index, part)
-    const path = `/v1/uploads/${id}/parts/${index}`
-    const reply = await askJson(relay.origin, path, { method: "PUT", credential, bytes: part })
-    insist(equal(bytes(reply, "leaves"), leaf), "a part did not arrive as it was sent")
-    leaves.push(leaf)
+  try {
+    for (const [index, length] of cells(bodyBytes).entries()) {
+      const part = await next(length)
+      const leaf = leafOf(index, part)
+      const path = `/v1/uploads/${id}/parts/${index}`
+      const reply = await askJson(relay.origin, path, { method: "PUT", credential, bytes: part })
+      insist(equal(bytes(reply, "leaves"), leaf), "a part did not arrive as it was sent")
+      leaves.push(leaf)
+    }
+  } finally {
+    // Closes the file that is being read, however this ends.
+    await body.return(undefined)
   }
 
   // Only now are the chunk MACs known, and with them the manifest.
