@@ -13,7 +13,10 @@ export interface RelayFace<Config> {
     readonly flags: Readonly<Record<string, string | readonly string[] | undefined>>
     readonly env: Environment
   }) => Config
-  readonly createRelay: (config: Config) => Promise<RunningRelay>
+  readonly createRelay: (
+    config: Config,
+    ports: { readonly writeLog: (line: string) => void },
+  ) => Promise<RunningRelay>
   readonly ConfigError: ErrorClass
   /** Of a data folder that cannot be used, saying what to do about it. */
   readonly DataFolderError: ErrorClass
@@ -54,21 +57,55 @@ export async function runRelay<Config>(
     stdout.write(parsed.text)
     return exitCodes.done
   }
-  const relay = await begin(face, { flags: parsed.flags, env })
-  const { url } = await startRelay(relay)
-  // Before anything else is said: whoever started us waits for this line.
-  stderr.write(`listening on ${url}\n`)
-  await nextStopSignal()
-  await relay.stop()
-  return exitCodes.done
+  // Listened for from the beginning: whoever starts a relay may stop it at any moment.
+  const stopSignal = nextStopSignal()
+  const log = new LogAfterGreeting((text) => stderr.write(text))
+  try {
+    const relay = await begin(face, {
+      flags: parsed.flags,
+      env,
+      writeLog: (line) => log.write(line),
+    })
+    const { url } = await startRelay(relay)
+    log.greet(`listening on ${url}\n`)
+    await stopSignal
+    await relay.stop()
+    return exitCodes.done
+  } finally {
+    // Where the start failed, what was logged until then says why.
+    log.greet("")
+  }
+}
+
+/** Whoever started the relay waits for its first line: the log comes after it. */
+class LogAfterGreeting {
+  readonly #output: (text: string) => void
+  #waiting: string[] | undefined = []
+
+  constructor(output: (text: string) => void) {
+    this.#output = output
+  }
+
+  write(line: string): void {
+    if (this.#waiting === undefined) this.#output(line)
+    else this.#waiting.push(line)
+  }
+
+  greet(text: string): void {
+    const waiting = this.#waiting
+    if (waiting === undefined) return
+    this.#waiting = undefined
+    this.#output([text, ...waiting].join(""))
+  }
 }
 
 async function begin<Config>(
   face: RelayFace<Config>,
-  sources: { flags: RelayFlags; env: Environment },
+  options: { flags: RelayFlags; env: Environment; writeLog: (line: string) => void },
 ): Promise<RunningRelay> {
+  const { flags, env, writeLog } = options
   try {
-    return await face.createRelay(face.loadConfig(sources))
+    return await face.createRelay(face.loadConfig({ flags, env }), { writeLog })
   } catch (error) {
     if (error instanceof face.ConfigError) {
       throw new UsageError(
@@ -97,9 +134,16 @@ async function startRelay(relay: RunningRelay): Promise<{ readonly url: string }
   }
 }
 
+const stopSignals = ["SIGTERM", "SIGINT"] as const
+
+/** A second signal meets the system's default, which ends the process without draining. */
 function nextStopSignal(): Promise<void> {
   return new Promise((resolve) => {
-    for (const name of ["SIGTERM", "SIGINT"] as const) process.once(name, () => resolve())
+    const stop = () => {
+      for (const name of stopSignals) process.removeListener(name, stop)
+      resolve()
+    }
+    for (const name of stopSignals) process.on(name, stop)
   })
 }
 

@@ -1,0 +1,360 @@
+import {
+  appendFileSync,
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs"
+import path from "node:path"
+import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { encodeAddress, random } from "../../protocol/index.js"
+import { gate, Workshop } from "./processes.js"
+import type { Ended, Started } from "./processes.js"
+
+const MIB = 1024 * 1024
+const workshop = new Workshop()
+let relay: Started
+/** The address of `recipient`, at the relay itself. */
+let address: string
+
+beforeAll(async () => {
+  relay = await workshop.startRelay("relay")
+  const init = await workshop.run("recipient", ["init", "--relay", relay.url, "--no-passphrase"])
+  expect(init).toMatchObject({ code: 0 })
+  address = init.stdout.trim()
+})
+
+afterAll(async () => {
+  await workshop.close()
+})
+
+function inFolder(...names: string[]): string {
+  return path.join(workshop.folder, ...names)
+}
+
+let files = 0
+function aFile(content: string | Uint8Array = "hello"): string {
+  const file = inFolder(`file ${files++}.txt`)
+  writeFileSync(file, content)
+  return file
+}
+
+function at(url: string): string {
+  return address.replace(/@.*/, `@${new URL(url).host}`)
+}
+
+async function sendOne(to: string = address): Promise<string> {
+  const sent = await workshop.run("sender", ["send", aFile(), "-r", to])
+  expect(sent).toMatchObject({ code: 0 })
+  return sent.stdout.trim()
+}
+
+/** A failure says which it was, in words for a person, and prints no result. */
+function expectFailure(ended: Ended, exit: number, words: string | RegExp): void {
+  expect(ended.stderr).toMatch(words)
+  expect(ended.stderr).toMatch(/^knothole: /m)
+  expect(ended.stderr).not.toContain("This should not happen")
+  expect(ended.stdout).toBe("")
+  expect(ended.code).toBe(exit)
+}
+
+describe("bad recipients and relays", () => {
+  it("a mistyped address ends with 2 and says at which character", async () => {
+    const place = 20
+    const wrong = address[place] === "q" ? "p" : "q"
+    const mistyped = address.slice(0, place) + wrong + address.slice(place + 1)
+    const ended = await workshop.run("sender", ["send", aFile(), "-r", mistyped])
+    expectFailure(ended, 2, `character ${place + 1} is "${wrong}" where "${address[place]}"`)
+  })
+
+  it("a mistyped address in a file ends with 2 and says in which line", async () => {
+    const list = aFile(`# friends\n\n${address}\nknot1oops@127.0.0.1\n`)
+    const ended = await workshop.run("sender", ["send", aFile(), "-R", list])
+    expectFailure(ended, 2, `${list}, line 4: `)
+  })
+
+  it("an address that names no relay ends with 2 and says how to name one", async () => {
+    const bare = address.replace(/@.*/, "")
+    expectFailure(await workshop.run("sender", ["send", aFile(), "-r", bare]), 2, "--relay URL")
+  })
+
+  it("plain http to a host of the internet ends with 2", async () => {
+    const args = ["init", "--relay", "http://drop.example.org", "--no-passphrase"]
+    expectFailure(await workshop.run("nobody", args), 2, "use https")
+  })
+
+  it("a relay that cannot be reached ends with 5", async () => {
+    const gone = await workshop.startRelay("gone")
+    gone.child.kill("SIGTERM")
+    expect(await gone.ended).toMatchObject({ code: 0 })
+    const ended = await workshop.run("sender", ["send", aFile(), "-r", at(gone.url)])
+    expectFailure(ended, 5, new URL(gone.url).host)
+  })
+
+  it("something that is not a relay ends with 5 and is named", async () => {
+    const web = await workshop.serve((_, response) => {
+      response.writeHead(200, { "content-type": "text/html" }).end("<h1>It works!</h1>")
+    })
+    expectFailure(await workshop.run("sender", ["send", aFile(), "-r", at(web)]), 5, web)
+    const init = await workshop.run("nobody", ["init", "--relay", web, "--no-passphrase"])
+    expectFailure(init, 5, web)
+    expect(existsSync(inFolder("nobody", "identities"))).toBe(false)
+  })
+
+  it("an inbox the relay does not know ends with 3", async () => {
+    const stranger = encodeAddress(random(20), new URL(relay.url).host)
+    expectFailure(
+      await workshop.run("sender", ["send", aFile(), "-r", stranger]),
+      3,
+      stranger.slice(0, 43),
+    )
+  })
+
+  it("a relay that takes no new inboxes ends init with 2 before a key is made", async () => {
+    const closed = await workshop.startRelay("closed", ["--registration", "closed"])
+    const args = ["init", "--relay", closed.url, "--no-passphrase"]
+    expectFailure(await workshop.run("nobody", args), 2, "takes no new inboxes")
+    expect(existsSync(inFolder("nobody", "identities"))).toBe(false)
+  })
+
+  it("a clock that is an hour off is named, and nothing fails because of it", async () => {
+    const front = await workshop.serveFront({
+      relay: () => relay.url,
+      rewrite: (request, answer) => {
+        if (request.url !== "/v1/relay") return answer
+        return answer.replace(
+          /"time_ms":(\d+)/,
+          (_, ms: string) => `"time_ms":${Number(ms) + 3_600_000}`,
+        )
+      },
+    })
+    const ended = await workshop.run("sender", ["send", aFile(), "-r", at(front)])
+    expect(ended).toMatchObject({ code: 0 })
+    expect(ended.stderr).toContain("60 minutes behind the relay")
+  })
+})
+
+describe("bad keys", () => {
+  it("a wrong passphrase ends with 4", async () => {
+    const right = aFile("correct horse\n")
+    const args = ["init", "--relay", relay.url, "--name", "guarded", "--passphrase-file", right]
+    expect(await workshop.run("guarded", args)).toMatchObject({ code: 0 })
+    const open = (file: string) => workshop.run("guarded", ["inbox", "--passphrase-file", file])
+    expectFailure(await open(aFile("wrong horse\n")), 4, "passphrase does not open")
+    expect(await open(right)).toMatchObject({ code: 0 })
+  })
+
+  it("no passphrase and no terminal ends with 2 and says what to give", async () => {
+    expectFailure(await workshop.run("guarded", ["inbox"]), 2, "--passphrase-file")
+    const init = await workshop.run("nobody", ["init", "--relay", relay.url])
+    expectFailure(init, 2, /--passphrase-file.*--no-passphrase/s)
+    expect(existsSync(inFolder("nobody", "identities"))).toBe(false)
+  })
+
+  it("a damaged key file ends with 4 and names the file", async () => {
+    const init = ["init", "--relay", relay.url, "--no-passphrase"]
+    expect(await workshop.run("damaged", init)).toMatchObject({ code: 0 })
+    const file = inFolder("damaged", "identities", "default.key")
+    const whole = readFileSync(file)
+    for (const damage of [
+      whole.subarray(0, -1),
+      whole.subarray(0, 0),
+      Buffer.concat([whole, whole]),
+      Buffer.from(whole.map((byte, index) => (index === 700 ? byte ^ 1 : byte))),
+      Buffer.from(whole.map((byte, index) => (index === whole.length - 40 ? byte ^ 1 : byte))),
+    ]) {
+      writeFileSync(file, damage)
+      expectFailure(await workshop.run("damaged", ["inbox"]), 4, file)
+    }
+    writeFileSync(file, whole)
+    expect(await workshop.run("damaged", ["inbox"])).toMatchObject({ code: 0 })
+  })
+
+  it("a key file that others may read ends with 4 and says which chmod to run", async () => {
+    const file = inFolder("damaged", "identities", "default.key")
+    chmodSync(file, 0o644)
+    expectFailure(await workshop.run("damaged", ["inbox"]), 4, `chmod 600 ${file}`)
+    chmodSync(file, 0o600)
+    expect(await workshop.run("damaged", ["inbox"])).toMatchObject({ code: 0 })
+  })
+
+  it("no identity at all ends with 2 and says how to make one", async () => {
+    expectFailure(await workshop.run("nobody", ["inbox"]), 2, "knothole init --relay")
+    expectFailure(await workshop.run("recipient", ["inbox", "-i", "work"]), 2, "there is default")
+  })
+
+  it("init never replaces an identity", async () => {
+    const file = inFolder("recipient", "identities", "default.key")
+    const before = readFileSync(file)
+    const again = await workshop.run("recipient", ["init", "--relay", relay.url, "--no-passphrase"])
+    expectFailure(again, 1, "exists already")
+    expect(readFileSync(file).equals(before)).toBe(true)
+  })
+})
+
+describe("bad sources", () => {
+  it("a file that is not there ends with 1 and is named", async () => {
+    const missing = inFolder("no\u202Esuch")
+    const ended = await workshop.run("sender", ["send", aFile(), missing, "-r", address])
+    expectFailure(ended, 1, /no\\u\{202e\}such/)
+  })
+
+  it("a file that cannot be read ends with 1 and is named before anything is sent", async () => {
+    // Readable by nobody, root included; only Linux has it.
+    const unreadable = "/proc/sys/vm/drop_caches"
+    const ended = await workshop.run("sender", ["send", aFile(), unreadable, "-r", address])
+    expectFailure(ended, 1, unreadable)
+  })
+
+  it("a file that changes while it is read ends with 1 and is named", async () => {
+    const { passed, open } = gate()
+    const asked = gate()
+    const front = await workshop.serveFront({
+      relay: () => relay.url,
+      hold: (request) => {
+        if (request.method !== "PUT") return undefined
+        asked.open()
+        return passed
+      },
+    })
+    // More than the sender reads ahead of what it has sent.
+    const file = aFile()
+    truncateSync(file, 256 * MIB)
+    const running = workshop.start("sender", ["send", file, "-r", at(front)])
+    await asked.passed
+    appendFileSync(file, "one more line\n")
+    open()
+    expectFailure(await running.ended, 1, path.basename(file))
+  })
+
+  it("stdin twice, or nothing to send, ends with 2", async () => {
+    expectFailure(await workshop.run("sender", ["send", "-", "-", "-r", address]), 2, "stdin")
+    expectFailure(
+      await workshop.run("sender", ["send", "-r", address]),
+      2,
+      "missing required argument",
+    )
+  })
+})
+
+describe("two at once, and one that is stopped", () => {
+  it("the second process on one upload ends with 1; an interrupted one tells how to go on, and goes on", async () => {
+    const { passed, open } = gate()
+    const asked = gate()
+    let holding = true
+    const front = await workshop.serveFront({
+      relay: () => relay.url,
+      hold: (request) => {
+        if (!holding || request.method !== "PUT" || request.url?.endsWith("/0") === true)
+          return undefined
+        asked.open()
+        return passed
+      },
+    })
+    const file = aFile()
+    truncateSync(file, 48 * MIB)
+    const args = ["send", file, "-r", at(front)]
+    const first = workshop.start("resumer", args)
+    await asked.passed
+
+    const second = await workshop.run("resumer", args)
+    expectFailure(second, 1, `process ${first.child.pid}`)
+
+    first.child.kill("SIGINT")
+    const stopped = await first.ended
+    expectFailure(stopped, 130, "run the same again")
+    expect(stopped.stderr).toContain(`knothole send '${file}' -r ${at(front)}`)
+
+    holding = false
+    open()
+    const resumed = await workshop.run("resumer", args)
+    expect(resumed).toMatchObject({ code: 0 })
+    expect(resumed.stderr).toContain("resumed")
+    expect(resumed.stdout).toMatch(/^[0-9a-f]{32}\n$/)
+  })
+})
+
+describe("bad pickups", () => {
+  it("a destination that exists ends with 1, and nothing is touched", async () => {
+    const id = await sendOne()
+    const name = path.basename(aFile())
+    const into = inFolder("taken names")
+    mkdirSync(into)
+    const sentName = `file ${files - 2}.txt`
+    writeFileSync(path.join(into, sentName), "mine")
+    writeFileSync(path.join(into, name), "mine too")
+    const receive = (...more: string[]) =>
+      workshop.run("recipient", ["receive", id, "-o", into, ...more])
+
+    expectFailure(await receive(), 1, sentName)
+    expect(readFileSync(path.join(into, sentName), "utf8")).toBe("mine")
+
+    const renamed = await receive("--rename", "--keep")
+    expect(renamed).toMatchObject({ code: 0 })
+    expect(readFileSync(renamed.stdout.trim(), "utf8")).toBe("hello")
+    expect(readFileSync(path.join(into, sentName), "utf8")).toBe("mine")
+
+    const replaced = await receive("--overwrite")
+    expect(replaced).toMatchObject({ code: 0 })
+    expect(readFileSync(path.join(into, sentName), "utf8")).toBe("hello")
+    expect(readdirSync(into)).toHaveLength(3)
+  })
+
+  it("a delivery that was taken, discarded or never was ends with 3", async () => {
+    const taken = await sendOne()
+    const receive = (id: string, into: string) =>
+      workshop.run("recipient", ["receive", id, "-o", inFolder(into)])
+    expect(await receive(taken, "first")).toMatchObject({ code: 0 })
+    expectFailure(await receive(taken, "second"), 3, taken)
+    const discarded = await sendOne()
+    expect(await workshop.run("recipient", ["discard", discarded])).toMatchObject({ code: 0 })
+    expectFailure(await receive(discarded, "third"), 3, discarded)
+    const never = "0".repeat(32)
+    expectFailure(await receive(never, "fourth"), 3, never)
+    expect(["second", "third", "fourth"].filter((name) => existsSync(inFolder(name)))).toEqual([])
+  })
+
+  it("a delivery the sender revoked ends with 3, and its status says so", async () => {
+    const id = await sendOne()
+    const revoked = await workshop.run("sender", ["revoke", id])
+    expect(revoked).toMatchObject({ code: 0, stdout: "revoked\n" })
+    const args = ["receive", id, "-o", inFolder("revoked")]
+    expectFailure(await workshop.run("recipient", args), 3, id)
+    expect(await workshop.run("sender", ["status", id])).toMatchObject({
+      code: 0,
+      stdout: "revoked\n",
+    })
+  })
+
+  it("the status of a delivery that was not sent from here ends with 3", async () => {
+    const id = "1".repeat(32)
+    expectFailure(await workshop.run("sender", ["status", id]), 3, id)
+    expectFailure(await workshop.run("sender", ["revoke", id]), 3, id)
+  })
+})
+
+describe("limits", () => {
+  it("a delivery too large, an inbox too full and a relay without room end with 8", async () => {
+    const small = await workshop.startRelay("small", [
+      "--delivery-limit",
+      "1MiB",
+      "--inbox-deliveries",
+      "1",
+    ])
+    const init = await workshop.run("narrow", ["init", "--relay", small.url, "--no-passphrase"])
+    const narrow = init.stdout.trim()
+    const large = aFile(new Uint8Array(2 * MIB))
+    expectFailure(await workshop.run("sender", ["send", large, "-r", narrow]), 8, "limit")
+    await sendOne(narrow)
+    expectFailure(await workshop.run("sender", ["send", aFile(), "-r", narrow]), 8, "full")
+
+    const full = await workshop.startRelay("full", ["--disk-headroom", "8191TiB"])
+    const other = await workshop.run("crowded", ["init", "--relay", full.url, "--no-passphrase"])
+    expect(other).toMatchObject({ code: 0 })
+    const args = ["send", aFile(), "-r", other.stdout.trim()]
+    expectFailure(await workshop.run("sender", args), 8, "no room")
+  })
+})
