@@ -4,6 +4,13 @@
  * opened.
  */
 export {
+  createIdentity,
+  type CreateIdentityOptions,
+  type Identity,
+  openIdentity,
+  sealIdentity,
+} from "../protocol/index.js"
+export {
   DeliveryGone,
   DestinationExists,
   DiskFull,

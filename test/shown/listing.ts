@@ -2,7 +2,15 @@
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import path from "node:path"
-import { openIdentity, openInbox, openState, send } from "knothole/client"
+import { type Identity, openIdentity, openState, send } from "knothole/client"
+import {
+  encodeSessionRequest,
+  parseChallenge,
+  parseInboxPage,
+  parseSessionReply,
+  proveLogin,
+  toBase64url,
+} from "knothole/protocol"
 import { readFileSync, readdirSync } from "node:fs"
 import {
   freePort,
@@ -30,7 +38,7 @@ try {
     [program, "init", "--relay", origin, "--no-passphrase", "--quiet"],
     { env: recipient },
   )
-  const state = await openState(path.join(work, "sender"))
+  const state = openState(path.join(work, "sender"))
   const recipients = [init.stdout.trim()]
   for (let sent = 0; sent < deliveries; sent += 10) {
     await Promise.all(
@@ -51,25 +59,25 @@ try {
   }
   process.stderr.write("\n")
 
-  // The relay's own answer, by a client that only reads it: the median of five.
+  // The relay's own answer to a client that only reads it: the median of five.
   const keys = path.join(work, "recipient", "knothole")
   const keyFile = readdirSync(keys, { recursive: true, encoding: "utf8" }).find((name) =>
     name.endsWith(".key"),
   )
   if (keyFile === undefined) throw new Error("init left no key file")
   const identity = await openIdentity(readFileSync(path.join(keys, keyFile)), undefined)
-  const inbox = await openInbox({
-    identity,
-    relay: origin,
-    state: await openState(path.join(work, "reader")),
-  })
+  const token = await logIn(identity)
   const pageMs: number[] = []
   for (let round = 0; round < 5; round++) {
     const started = performance.now()
-    const page = await inbox.fetchPage({ after: 0, limit: deliveries, envelopes: true })
+    const query = `after=0&limit=${deliveries}&envelopes=1`
+    const reply = await fetch(`${origin}/v1/inbox?${query}`, {
+      headers: { authorization: `Bearer ${toBase64url(token)}` },
+    })
+    const text = await reply.text()
     pageMs.push(performance.now() - started)
-    if (page.entries.length !== deliveries)
-      throw new Error(`the page has ${page.entries.length} entries`)
+    const { entries } = parseInboxPage(JSON.parse(text))
+    if (entries.length !== deliveries) throw new Error(`the page has ${entries.length} entries`)
   }
   pageMs.sort((a, b) => a - b)
 
@@ -95,4 +103,22 @@ try {
 } finally {
   await stopServer(relay)
   rmSync(work, { recursive: true, force: true })
+}
+
+async function logIn(identity: Identity): Promise<Uint8Array> {
+  const post = async (route: string, body: object | undefined): Promise<unknown> => {
+    const reply = await fetch(`${origin}${route}`, {
+      method: "POST",
+      ...(body && {
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(body),
+      }),
+    })
+    return reply.json()
+  }
+  const challenge = parseChallenge(await post("/v1/sessions/challenge", undefined))
+  const attempt = proveLogin({ identity, origin, challenge })
+  const { address } = identity.bundle
+  const reply = await post("/v1/sessions", encodeSessionRequest({ address, proof: attempt.fields }))
+  return attempt.finish(parseSessionReply(reply))
 }
