@@ -15,6 +15,7 @@ import { identityTargets } from "./targets/identity.js"
 import { manifestTargets } from "./targets/manifest.js"
 import { messageTargets } from "./targets/messages.js"
 import { recordTargets } from "./targets/records.js"
+import { serverTargets } from "./targets/server.js"
 
 export async function createTargets(subject: Subject): Promise<Target[]> {
   const vectors = readVectors()
@@ -24,6 +25,7 @@ export async function createTargets(subject: Subject): Promise<Target[]> {
     ...manifestTargets(subject, vectors),
     ...recordTargets(subject, vectors),
     ...messageTargets(subject, vectors),
+    ...serverTargets(subject, vectors),
   ]
 }
 

@@ -26,6 +26,12 @@ import type * as Records from "../../protocol/records.js"
 import type * as Refusals from "../../protocol/refusals.js"
 import type * as Report from "../../protocol/report.js"
 import type * as Tree from "../../protocol/tree.js"
+import type * as Config from "../../server/config.js"
+import type * as FinishBody from "../../server/http/finish-body.js"
+import type * as Ids from "../../server/ids.js"
+import type * as DeliveryRecords from "../../server/stores/delivery-records.js"
+import type * as InboxLog from "../../server/stores/inbox-log.js"
+import type * as Uploads from "../../server/uploads.js"
 
 export interface Subject {
   readonly bytes: typeof Bytes
@@ -49,6 +55,12 @@ export interface Subject {
   readonly refusals: typeof Refusals
   readonly report: typeof Report
   readonly tree: typeof Tree
+  readonly config: typeof Config
+  readonly deliveryRecords: typeof DeliveryRecords
+  readonly finishBody: typeof FinishBody
+  readonly ids: typeof Ids
+  readonly inboxLog: typeof InboxLog
+  readonly uploads: typeof Uploads
 }
 
 const modules: Readonly<Record<keyof Subject, string>> = {
@@ -73,6 +85,12 @@ const modules: Readonly<Record<keyof Subject, string>> = {
   refusals: "protocol/refusals",
   report: "protocol/report",
   tree: "protocol/tree",
+  config: "server/config",
+  deliveryRecords: "server/stores/delivery-records",
+  finishBody: "server/http/finish-body",
+  ids: "server/ids",
+  inboxLog: "server/stores/inbox-log",
+  uploads: "server/uploads",
 }
 
 /** `load` takes a module's name without extension, such as "protocol/bytes". */

@@ -1,5 +1,5 @@
 /** The HTTP interface: every JSON message, the finish's bytes, and what stands in headers and paths. */
-import { fromSketches, sketch } from "../mutate-bytes.js"
+import { fromSketches, sketch, type Sketch } from "../mutate-bytes.js"
 import { fromJson, type Json } from "../mutate-json.js"
 import { fromTexts } from "../mutate-text.js"
 import { hex, type Subject, type Vectors } from "../subject.js"
@@ -14,7 +14,7 @@ import {
 } from "../target.js"
 
 /** JSON.parse stands in front of every parser here; what it refuses never reaches one. */
-function readJson(text: string): { value: unknown } | undefined {
+export function readJson(text: string): { value: unknown } | undefined {
   try {
     return { value: JSON.parse(text) as unknown }
   } catch {
@@ -26,7 +26,7 @@ function readJson(text: string): { value: unknown } | undefined {
  * Whether `document` says all that `encoded` says, in the same form. With `exact`, also nothing else:
  * a request has one encoding, a reply may hold members that a newer relay added.
  */
-function says(document: unknown, encoded: unknown, exact: boolean): boolean {
+export function says(document: unknown, encoded: unknown, exact: boolean): boolean {
   if (typeof encoded !== "object" || encoded === null) return Object.is(document, encoded)
   if (typeof document !== "object" || document === null) return false
   if (Array.isArray(encoded)) {
@@ -368,7 +368,7 @@ function problems({ refusals, errors }: Subject): Target {
   }
 }
 
-function finishes({ messages, errors }: Subject, vectors: Vectors): Target {
+export function finishSketches({ messages }: Subject, vectors: Vectors): readonly Sketch[] {
   const header = hex(vectors.deliveries[0]?.header ?? "")
   const envelopes = vectors.deliveries.flatMap((one) => one.envelopes.map((e) => hex(e.envelope)))
   const make = (manifest: Uint8Array, some: readonly Uint8Array[]) =>
@@ -382,13 +382,18 @@ function finishes({ messages, errors }: Subject, vectors: Vectors): Target {
       ["opaque", manifest.length],
       ...some.flatMap(({ length }) => [["number", 2] as const, ["opaque", length] as const]),
     ])
+  return [
+    make(new Uint8Array(4112).fill(7), envelopes.slice(0, 1)),
+    make(new Uint8Array(16), envelopes.slice(0, 3)),
+    make(new Uint8Array(0), [new Uint8Array(0), ...envelopes.slice(0, 1)]),
+  ]
+}
+
+function finishes(subject: Subject, vectors: Vectors): Target {
+  const { messages, errors } = subject
   return {
     name: "finish",
-    ...fromSketches([
-      make(new Uint8Array(4112).fill(7), envelopes.slice(0, 1)),
-      make(new Uint8Array(16), envelopes.slice(0, 3)),
-      make(new Uint8Array(0), [new Uint8Array(0), ...envelopes.slice(0, 1)]),
-    ]),
+    ...fromSketches(finishSketches(subject, vectors)),
     run: (input) =>
       judge(
         [errors.FormatError],
