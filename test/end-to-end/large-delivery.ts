@@ -41,8 +41,6 @@ export async function carryLargeFile(mib: number): Promise<LargeDelivery> {
     closeSync(handle)
     const recipient = personEnv(path.join(work, "recipient"))
     const sender = personEnv(path.join(work, "sender"))
-    const knothole = (args: string[], env: NodeJS.ProcessEnv) =>
-      mustRun(process.execPath, [program, ...args, "--quiet"], { env })
     const init = ["init", "--relay", `http://127.0.0.1:${port}`, "--no-passphrase"]
     const address = (await knothole(init, recipient)).stdout.trim()
     const sent = await knothole(["send", source, "-r", address], sender)
@@ -60,4 +58,8 @@ export async function carryLargeFile(mib: number): Promise<LargeDelivery> {
     await stopServer(relay)
     rmSync(work, { recursive: true, force: true })
   }
+}
+
+function knothole(args: string[], env: NodeJS.ProcessEnv) {
+  return mustRun(process.execPath, [program, ...args, "--quiet"], { env })
 }

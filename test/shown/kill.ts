@@ -38,9 +38,9 @@ let draws = 0
 const draw = (): number =>
   createHash("sha256").update(`${seed}/${draws++}`).digest().readUInt32BE(0) / 2 ** 32
 
-// What one kill may cost: four requests in flight of 1 MiB up, four of 4 MiB down. A killed receiver also reads again what it had not yet synced.
+// One in-flight window, which is what one kill may cost: four requests of 1 MiB up, four of 4 MiB down.
 const windowUp = 4 * 2 ** 20
-const windowDown = 32 * 2 ** 20
+const windowDown = 4 * 4 * 2 ** 20
 
 const work = mkdtempSync(path.join(tmpdir(), "knothole-kill-"))
 const source = path.join(work, "tree")
@@ -49,7 +49,8 @@ const kills: Record<string, number> = {}
 async function makeTree(): Promise<void> {
   const files = 4000
   for (let i = 0; i < files; i++) {
-    const folder = path.join(source, `folder ${i % 40}`)
+    // Many names at the top, so that putting them in place is many moves.
+    const folder = i % 8 === 0 ? source : path.join(source, `folder ${i % 40}`)
     mkdirSync(folder, { recursive: true })
     const size = i % 10 === 0 ? 0 : Math.floor(draw() * 2 * ((mib * 2 ** 20 * 0.4) / (files * 0.9)))
     writeFileSync(path.join(folder, `file ${i}`), randomBytes(size))
@@ -97,6 +98,11 @@ async function startRelay(killsWhileStarting: number): Promise<void> {
   relay = await startServer(process.execPath, [program, ...relayArgs], /listening on/)
 }
 
+/** A kill to come. `atBytes` strikes when so much has passed the proxy; `phase` that long after it began. */
+type Strike =
+  | { who: "client" | "relay"; atBytes: number }
+  | { who: "client" | "relay"; phase: string; afterMs: number }
+
 let onProgress: (() => void) | undefined
 const { counts, server: proxy } = await startCountingProxy({
   port: proxyPort,
@@ -104,63 +110,84 @@ const { counts, server: proxy } = await startCountingProxy({
   onProgress: () => onProgress?.(),
 })
 
-type Plan =
-  | { who: "client" | "relay"; phase: string; afterMs: number }
-  | { who: "client" | "relay"; direction: "up" | "down"; atBytes: number }
-
-/** Runs one command, killing as planned. Answers its exit code, or undefined when it was killed. */
-async function attempt(
-  args: string[],
-  env: NodeJS.ProcessEnv,
-  plan: Plan | undefined,
-  name: string,
-): Promise<number | undefined> {
-  const child = spawn(process.execPath, [program, ...args, "--json"], {
-    env,
-    stdio: ["ignore", "pipe", "pipe"],
-  })
-  let killed = false
-  let stderr = ""
-  const strike = () => {
-    if (killed || plan === undefined) return
-    killed = true
-    count(
-      `${name}: ${plan.who} ${"phase" in plan ? `while ${plan.phase}` : `at a byte going ${plan.direction}`}`,
-    )
-    if (plan.who === "client") child.kill("SIGKILL")
-    else if (relay !== undefined) relay.kill("SIGKILL")
-  }
-  if (plan !== undefined && "atBytes" in plan) {
+/**
+ * Runs a command until it ends by itself, killing it or the relay as the strikes say, in their order. A
+ * killed command is run again, which is all that a person would do; a killed relay is started again
+ * while the command goes on trying.
+ */
+async function runThrough(options: {
+  name: string
+  args: string[]
+  env: NodeJS.ProcessEnv
+  strikes: Strike[]
+  passed: () => number
+}): Promise<number> {
+  const { name, args, env, passed } = options
+  const strikes = [...options.strikes]
+  for (;;) {
+    const child = spawn(process.execPath, [program, ...args, "--json"], {
+      env,
+      stdio: ["ignore", "pipe", "pipe"],
+    })
+    let stderr = ""
+    let phase = ""
+    let restarting: Promise<void> | undefined
+    let killed = false
+    const strike = (now: Strike) => {
+      if (killed || child.exitCode !== null || strikes[0] !== now) return
+      strikes.shift()
+      count(`${name}: ${now.who} ${"phase" in now ? `while ${now.phase}` : "at a byte"}`)
+      if (now.who === "client") {
+        killed = true
+        child.kill("SIGKILL")
+        return
+      }
+      const before = restarting ?? Promise.resolve()
+      restarting = before.then(async () => {
+        if (relay !== undefined) await killHard(relay)
+        await startRelay(draw() < 0.3 ? 1 : 0)
+        // The command is still in that phase, asking again: the next strike may fall there too.
+        consider()
+      })
+    }
+    const consider = () => {
+      const [next] = strikes
+      if (next === undefined) return
+      if ("phase" in next) {
+        if (next.phase === phase) setTimeout(() => strike(next), next.afterMs)
+      } else if (passed() >= next.atBytes) {
+        strike(next)
+      }
+    }
     onProgress = () => {
-      const now = plan.direction === "up" ? counts.partBytesUp : counts.bodyBytesDown
-      if (now >= plan.atBytes) strike()
+      const [next] = strikes
+      if (next !== undefined && "atBytes" in next) consider()
+    }
+    let rest = ""
+    const onText = (text: string) => {
+      const lines = (rest + text).split("\n")
+      rest = lines.pop() ?? ""
+      for (const line of lines) {
+        const now = /"phase":"([^"]+)"/.exec(line)?.[1]
+        if (now === undefined) continue
+        phase = now
+        consider()
+      }
+    }
+    child.stdout.setEncoding("utf8").on("data", onText)
+    child.stderr.setEncoding("utf8").on("data", (text: string) => {
+      stderr = (stderr + text).slice(-4000)
+      onText(text)
+    })
+    const [code] = (await once(child, "close")) as [number | null]
+    onProgress = undefined
+    await restarting
+    if (code === 0 || !killed) {
+      if (code !== 0) console.error(`${name} ended with ${code}:\n${stderr}`)
+      if (strikes.length > 0) console.error(`${name} was over before`, strikes)
+      return code ?? -1
     }
   }
-  let rest = ""
-  const onText = (text: string) => {
-    const lines = (rest + text).split("\n")
-    rest = lines.pop() ?? ""
-    for (const line of lines) {
-      if (plan !== undefined && "phase" in plan && line.includes(`"phase":"${plan.phase}"`))
-        setTimeout(strike, plan.afterMs)
-    }
-  }
-  child.stdout.setEncoding("utf8").on("data", onText)
-  child.stderr.setEncoding("utf8").on("data", (text: string) => {
-    stderr = (stderr + text).slice(-4000)
-    onText(text)
-  })
-  const ended = once(child, "close") as Promise<[number | null]>
-  if (plan?.who === "relay") {
-    // A relay that was killed comes back, sometimes killed again on the way; the client's own retries meet it there.
-    const dead = relay === undefined ? Promise.resolve() : once(relay, "exit").then(() => undefined)
-    await Promise.race([ended, dead])
-    if (killed) await startRelay(draw() < 0.4 ? 1 : 0)
-  }
-  const [code] = await ended
-  onProgress = undefined
-  if (code !== 0 && !killed) throw new Error(`${args.join(" ")} ended with ${code}:\n${stderr}`)
-  return code ?? undefined
 }
 
 function filesBelow(folder: string): string[] {
@@ -180,47 +207,42 @@ try {
     { env: recipient },
   )
   const address = init.stdout.trim()
-  const send = ["send", source, "-r", address]
   const bodyBytes = mib * 2 ** 20
+  const repeat = (times: number, make: () => Strike): Strike[] =>
+    Array.from({ length: times }, make)
+  const byBytes = (count_: number): Strike[] =>
+    [
+      ...repeat(count_, () => ({ who: "client", atBytes: draw() * bodyBytes })),
+      ...repeat(count_, () => ({ who: "relay", atBytes: draw() * bodyBytes })),
+    ].toSorted((a, b) => ("atBytes" in a && "atBytes" in b ? a.atBytes - b.atBytes : 0))
 
-  const repeat = <T>(times: number, make: () => T): T[] => Array.from({ length: times }, make)
-  const up: Plan[] = [
-    ...repeat(3, (): Plan => ({ who: "client", phase: "scanning", afterMs: draw() * 60 })),
-    ...repeat(4, (): Plan => ({ who: "client", direction: "up", atBytes: draw() * bodyBytes })),
-    ...repeat(4, (): Plan => ({ who: "relay", direction: "up", atBytes: draw() * bodyBytes })),
-    ...repeat(3, (): Plan => ({ who: "client", phase: "finishing", afterMs: draw() * 80 })),
-    ...repeat(3, (): Plan => ({ who: "relay", phase: "finishing", afterMs: draw() * 80 })),
-  ]
-  // In the order of the bytes at which they strike, so that each has its turn.
-  const moment = (plan: Plan): number =>
-    "atBytes" in plan ? plan.atBytes : plan.phase === "scanning" ? -1 : Number.MAX_VALUE
-  up.sort((a, b) => moment(a) - moment(b))
-  let sent: number | undefined
-  for (const plan of [...up, undefined]) {
-    sent = await attempt(send, sender, plan, "send")
-    if (sent === 0 && plan !== undefined && "phase" in plan)
-      console.log(`the send was done before the kill (${plan.who} while ${plan.phase})`)
-    if (sent === 0) break
-  }
+  const sources = readdirSync(source).map((name) => path.join(source, name))
+  const sent = await runThrough({
+    name: "send",
+    args: ["send", ...sources, "-r", address],
+    env: sender,
+    passed: () => counts.partBytesUp,
+    strikes: [
+      ...repeat(3, () => ({ who: "client", phase: "scanning", afterMs: draw() * 40 })),
+      ...byBytes(4),
+      ...repeat(3, () => ({ who: "client", phase: "finishing", afterMs: draw() * 25 })),
+      ...repeat(3, () => ({ who: "relay", phase: "waiting for the relay", afterMs: draw() * 25 })),
+    ],
+  })
 
   const into = path.join(work, "received")
-  const receive = ["receive", "-o", into]
-  const down: Plan[] = [
-    ...repeat(3, (): Plan => ({ who: "client", direction: "down", atBytes: draw() * bodyBytes })),
-    ...repeat(3, (): Plan => ({ who: "relay", direction: "down", atBytes: draw() * bodyBytes })),
-  ].toSorted((a, b) => moment(a) - moment(b))
-  const placing = repeat(3, (): Plan => ({
-    who: "client",
-    phase: "putting in place",
-    afterMs: draw() * 30,
-  }))
-  let received: number | undefined
-  for (const plan of [...down, ...placing, undefined]) {
-    received = await attempt(receive, recipient, plan, "receive")
-    if (received === 0) break
-  }
+  const received = await runThrough({
+    name: "receive",
+    args: ["receive", "-o", into],
+    env: recipient,
+    passed: () => counts.bodyBytesDown,
+    strikes: [
+      ...byBytes(3),
+      ...repeat(4, () => ({ who: "client", phase: "putting in place", afterMs: draw() * 6 })),
+    ],
+  })
 
-  const difference = spawnSync("diff", ["-r", source, path.join(into, "tree")], {
+  const difference = spawnSync("diff", ["-r", source, into], {
     encoding: "utf8",
   })
   // A sweep runs at every start.
@@ -240,13 +262,14 @@ try {
   showFigures(
     "kill",
     [
-      exactly("exit code of the last send", sent ?? -1, 0),
-      exactly("exit code of the last receive", received ?? -1, 0),
+      exactly("exit code of the last send", sent, 0),
+      exactly("exit code of the last receive", received, 0),
       exactly("exit code of diff -r", difference.status ?? -1, 0),
       atLeast("kills of the sender while scanning", total("send: client while scanning"), 3),
       atLeast("kills of the sender while sending", total("send: client at a byte"), 3),
       atLeast("kills of the relay while sending", total("send: relay at a byte"), 3),
-      atLeast("kills while finishing, sender and relay", total("while finishing"), 3),
+      atLeast("kills of the sender while finishing", total("send: client while finishing"), 3),
+      atLeast("kills of the relay while finishing", total("send: relay while waiting"), 3),
       atLeast("kills of the relay while starting", total("relay starting"), 3),
       atLeast("kills of the recipient while fetching", total("receive: client at a byte"), 3),
       atLeast("kills of the relay while fetching", total("receive: relay at a byte"), 3),
@@ -254,7 +277,7 @@ try {
       atMost(
         "MiB sent again",
         mebi(counts.partBytesUp - bodySize),
-        mebi(windowUp) * total("send:"),
+        mebi(windowUp) * (total("send:") - total("while scanning")),
         "MiB",
       ),
       atMost(
