@@ -4,9 +4,13 @@ import { readFileSync } from "node:fs"
 import { homedir } from "node:os"
 import { run } from "./program/run.js"
 
-// Whoever reads our output may stop doing so; a transfer goes on all the same.
-process.stdout.on("error", ignoreBrokenPipe)
-process.stderr.on("error", ignoreBrokenPipe)
+let lostOutput: Error | undefined
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on("error", (error: NodeJS.ErrnoException) => {
+    // Whoever reads our output may stop doing so; a transfer goes on all the same.
+    if (error.code !== "EPIPE") lostOutput ??= error
+  })
+}
 
 const exit = await run({
   args: process.argv.slice(2),
@@ -22,11 +26,23 @@ const exit = await run({
     return runRelay(await import("../server/index.js"), options)
   },
 })
+await flush(process.stdout)
+await flush(process.stderr)
 // What was asked for is over: a connection or a timer that is left shall not keep the person waiting.
-process.stdout.write("", () => process.stderr.write("", () => process.exit(exit)))
+process.exit(lostOutput === undefined ? exit : await reportLostOutput(lostOutput))
 
-function ignoreBrokenPipe(error: NodeJS.ErrnoException): void {
-  if (error.code !== "EPIPE") throw error
+function flush(stream: NodeJS.WriteStream): Promise<void> {
+  return new Promise((resolve) => {
+    stream.write("", () => resolve())
+  })
+}
+
+/** What was asked for may have been done; a result that nobody can read is a failure all the same. */
+async function reportLostOutput(error: Error): Promise<number> {
+  const { explainFailure } = await import("./program/failures.js")
+  const { exit: code, message } = explainFailure(error)
+  process.stderr.write(`knothole: the result could not be written: ${message}\n`)
+  return code
 }
 
 function readVersion(): string {

@@ -13,7 +13,7 @@ import {
 } from "../index.js"
 import { FormatError, OpenError, RelayRefusal } from "../../protocol/index.js"
 import type { RefusalCode } from "../../protocol/index.js"
-import { showDuration, showSize, showText } from "./display.js"
+import { showDuration, showText } from "./display.js"
 import {
   CannotStart,
   Interrupted,
@@ -124,7 +124,6 @@ export const errorKinds: readonly ErrorKind[] = [
       "nothing was sent, because of",
       problems.map(({ path, reason }) => `${showText(path)}: ${reason}`),
     ),
-    remedy: "Make them readable, or leave them out, and send again.",
   })),
   kind(DestinationExists, ({ paths }) => ({
     exit: exitCodes.failed,
@@ -133,13 +132,10 @@ export const errorKinds: readonly ErrorKind[] = [
     remedy:
       "Choose another folder with -o DIR, or say --rename (keep both) or --overwrite (replace them).",
   })),
-  kind(DiskFull, ({ message, machine, neededBytes, freeBytes }) => ({
+  kind(DiskFull, ({ message, machine }) => ({
     exit: exitCodes.full,
     code: machine === "here" ? "disk_full" : "relay_disk_full",
-    message:
-      neededBytes === undefined || freeBytes === undefined
-        ? message
-        : `${message} (needed ${showSize(neededBytes)}, free ${showSize(freeBytes)})`,
+    message,
   })),
   kind(Locked, ({ message }) => ({
     exit: exitCodes.failed,

@@ -2,7 +2,7 @@
 // stdout carries one event a line instead, each with its version, and the last one says how it ended.
 import { styleText } from "node:util"
 import type { ProgressEvent } from "../index.js"
-import { showDuration, showJson, showLines } from "./display.js"
+import { showJson, showLines } from "./display.js"
 import type { ProgressLine } from "./progress.js"
 import type { Environment } from "./settings.js"
 
@@ -18,6 +18,7 @@ export interface Ending {
 }
 
 const jsonProgressEveryMs = 1000
+const retryEveryMs = 30_000
 
 export class Output {
   readonly mode: OutputMode
@@ -27,6 +28,7 @@ export class Output {
   readonly #isList: boolean
   #line: ProgressLine | undefined
   #lastBytesEventMs = 0
+  #retry: { readonly reason: string; readonly saidMs: number } = { reason: "", saidMs: 0 }
 
   constructor(options: {
     mode: OutputMode
@@ -110,9 +112,18 @@ export class Output {
       return
     }
     if (event.kind === "notice") this.warn(event.text)
-    else if (event.kind === "retry") {
-      this.say(`${event.reason}; trying again in ${showDuration(event.delayMs)}`)
-    } else this.#line?.take(event)
+    else {
+      if (event.kind === "retry") this.#sayRetry(event.reason)
+      this.#line?.take(event)
+    }
+  }
+
+  /** Several requests fail of one cause, again and again: it is said once in a while. */
+  #sayRetry(reason: string): void {
+    const nowMs = Date.now()
+    if (reason === this.#retry.reason && nowMs - this.#retry.saidMs < retryEveryMs) return
+    this.#retry = { reason, saidMs: nowMs }
+    this.say(`the relay: ${reason}; trying again`)
   }
 
   #progressEvent(event: ProgressEvent): void {

@@ -1,11 +1,12 @@
 // What a person sees while they wait: one line that is redrawn on a terminal, a line every few seconds elsewhere.
 import cliProgress from "cli-progress"
 import type { ProgressEvent } from "../index.js"
-import { showCount, showDuration, showSize, shorten } from "./display.js"
+import { showCount, showDuration, showSize, showText, shorten } from "./display.js"
 
 const linesEveryMs = 3000
 const framesPerSecond = 8
 const widestBar = 30
+const loggedLineWidth = 200
 // Long enough that one slow request does not make the rate jump, short enough to notice a change.
 const rateWindowMs = 10_000
 const sampleEveryMs = 250
@@ -16,6 +17,8 @@ export class TransferState {
   #bytes: { done: number; total: number | undefined; alreadyThere: number } | undefined
   #count: { done: number; total: number | undefined } | undefined
   #samples: { timeMs: number; moved: number }[] = []
+  /** Why nothing moves, until something does again. */
+  #trouble: string | undefined
 
   take(event: ProgressEvent, nowMs: number): void {
     switch (event.kind) {
@@ -26,16 +29,20 @@ export class TransferState {
         this.#bytes = undefined
         this.#count = undefined
         this.#samples = []
+        this.#trouble = undefined
         break
       case "bytes":
+        if (event.done !== this.#bytes?.done) this.#trouble = undefined
         this.#bytes = event
         this.#sample(event.done - event.alreadyThere, nowMs)
         break
       case "count":
         this.#count = event
         break
-      case "notice":
       case "retry":
+        this.#trouble = event.reason
+        break
+      case "notice":
         break
     }
   }
@@ -44,13 +51,14 @@ export class TransferState {
     const last = this.#samples.at(-1)
     if (last !== undefined && nowMs - last.timeMs < sampleEveryMs) return
     this.#samples.push({ timeMs: nowMs, moved })
-    while (nowMs - (this.#samples[0]?.timeMs ?? nowMs) > rateWindowMs) this.#samples.shift()
   }
 
   /** Bytes a second over the last seconds; undefined until two moments are known. */
   rate(nowMs: number): number | undefined {
-    const first = this.#samples[0]
-    if (first === undefined || this.#bytes === undefined) return undefined
+    const last = this.#samples.at(-1)
+    if (last === undefined || this.#bytes === undefined) return undefined
+    this.#samples = this.#samples.filter(({ timeMs }) => nowMs - timeMs <= rateWindowMs)
+    const first = this.#samples[0] ?? last
     const moved = this.#bytes.done - this.#bytes.alreadyThere - first.moved
     const passedMs = nowMs - first.timeMs
     return passedMs < sampleEveryMs ? undefined : (moved / passedMs) * 1000
@@ -63,11 +71,10 @@ export class TransferState {
     drawBar?: (share: number, size: number) => string
   }): string {
     const before = this.#phase
+    const trouble = this.#trouble === undefined ? "" : `${showText(this.#trouble)}, trying again`
     if (this.#bytes === undefined) {
-      return shorten(
-        this.#count === undefined ? `${before} …` : `${before}  ${this.#counted()}`,
-        options.width,
-      )
+      const counted = this.#count === undefined ? "…" : ` ${showProgressCount(this.#count)}`
+      return shorten([`${before} ${counted}`, trouble].join("  ").trimEnd(), options.width)
     }
     const { done, total } = this.#bytes
     const share = total === undefined ? undefined : total === 0 ? 1 : Math.min(1, done / total)
@@ -75,10 +82,7 @@ export class TransferState {
     const after = [
       ...(share === undefined ? [] : [`${String(Math.floor(share * 100)).padStart(3)} %`]),
       total === undefined ? showSize(done) : `${showSize(done)} / ${showSize(total)}`,
-      ...(rate === undefined ? [] : [`${showSize(rate)}/s`]),
-      ...(rate === undefined || total === undefined || rate <= 0 || done >= total
-        ? []
-        : [`${showDuration(((total - done) / rate) * 1000)} left`]),
+      ...(trouble !== "" ? [trouble] : paceOf({ rate, left: (total ?? done) - done })),
     ].join("  ")
     const room = Math.min(widestBar, options.width - before.length - after.length - 6)
     const bar =
@@ -87,14 +91,18 @@ export class TransferState {
         : `[${options.drawBar(share, room)}]  `
     return shorten(`${before}  ${bar}${after}`, options.width)
   }
+}
 
-  #counted(): string {
-    if (this.#count === undefined) return ""
-    const { done, total } = this.#count
-    return total === undefined
-      ? showCount(done, "so far", "so far")
-      : `${done.toLocaleString("en-US")} of ${total.toLocaleString("en-US")}`
-  }
+function paceOf({ rate, left }: { rate: number | undefined; left: number }): string[] {
+  if (rate === undefined) return []
+  const speed = `${showSize(rate)}/s`
+  return rate <= 0 || left <= 0 ? [speed] : [speed, `${showDuration((left / rate) * 1000)} left`]
+}
+
+function showProgressCount({ done, total }: { done: number; total: number | undefined }): string {
+  return total === undefined
+    ? showCount(done, "so far", "so far")
+    : `${done.toLocaleString("en-US")} of ${total.toLocaleString("en-US")}`
 }
 
 export interface ProgressLine {
@@ -106,12 +114,14 @@ export interface ProgressLine {
 }
 
 export function startProgressLine(stream: NodeJS.WriteStream): ProgressLine {
+  return stream.isTTY ? startRedrawnLine(stream) : startLoggedLines(stream)
+}
+
+function startRedrawnLine(stream: NodeJS.WriteStream): ProgressLine {
   const state = new TransferState()
   const bar = new cliProgress.SingleBar({
     stream,
     fps: framesPerSecond,
-    noTTYOutput: true,
-    notTTYSchedule: linesEveryMs,
     clearOnComplete: true,
     // The terminal's own wrapping is left alone: a killed process could not put it back.
     linewrap: true,
@@ -119,43 +129,50 @@ export function startProgressLine(stream: NodeJS.WriteStream): ProgressLine {
       state.describe({
         nowMs: Date.now(),
         width: params.maxWidth - 1,
-        ...(stream.isTTY && {
-          drawBar: (share: number, size: number) =>
-            cliProgress.Format.BarFormat(share, { ...options, barsize: size }),
-        }),
+        drawBar: (share, size) =>
+          cliProgress.Format.BarFormat(share, { ...options, barsize: size }),
       }),
   })
   let drawn = false
-  let waiting: NodeJS.Timeout | undefined
   const draw = () => {
-    waiting = undefined
     drawn = true
+    // The bar keeps time and place only; what it shows is all in `state`.
     bar.start(1, 0)
   }
-  const erase = () => {
+  const stop = () => {
     if (drawn) bar.stop()
     drawn = false
   }
-  const take = (event: ProgressEvent) => {
-    state.take(event, Date.now())
-    if (drawn || waiting !== undefined) return
-    // In a log, work that is over in a moment needs no line at all.
-    if (stream.isTTY) draw()
-    else waiting = setTimeout(draw, linesEveryMs)
-  }
   return {
-    take,
+    take: (event) => {
+      state.take(event, Date.now())
+      if (!drawn) draw()
+    },
     above: (write) => {
-      // In a log the lines stand one below the other anyway.
-      const again = drawn && stream.isTTY
-      if (again) erase()
+      const again = drawn
+      stop()
       write()
       if (again) draw()
     },
-    stop: () => {
-      clearTimeout(waiting)
-      waiting = undefined
-      erase()
+    stop,
+  }
+}
+
+/** Work that is over in a moment leaves no line at all. */
+function startLoggedLines(stream: NodeJS.WriteStream): ProgressLine {
+  const state = new TransferState()
+  let hasNews = false
+  const timer = setInterval(() => {
+    if (!hasNews) return
+    hasNews = false
+    stream.write(`${state.describe({ nowMs: Date.now(), width: loggedLineWidth })}\n`)
+  }, linesEveryMs)
+  return {
+    take: (event) => {
+      state.take(event, Date.now())
+      hasNews = true
     },
+    above: (write) => write(),
+    stop: () => clearInterval(timer),
   }
 }

@@ -1,10 +1,11 @@
-import { existsSync } from "node:fs"
+import { accessSync, constants, existsSync } from "node:fs"
+import { dirname } from "node:path"
 import { concatBytes, hostOf } from "../../protocol/index.js"
 import { placePrivateFile } from "../private-files.js"
 import { openState, send } from "../index.js"
 import type { SendOptions, SentDelivery, Source } from "../index.js"
 import type { SendRequest } from "./command-line.js"
-import { isoTime, showCount, showSize, showText, showTime } from "./display.js"
+import { isoTime, showCount, showSize, showTime } from "./display.js"
 import { NameTaken, UsageError } from "./errors.js"
 import { loadKeyFile, unlock } from "./identities.js"
 import { parseRelay, readRecipients } from "./recipients.js"
@@ -22,7 +23,7 @@ export async function sendFiles(request: SendRequest, context: Context): Promise
   const relay = written === undefined ? undefined : parseRelay(written)
   const recipients = await readRecipients({ ...request, relay, stdin: context.stdin })
   const { receiptFile } = request
-  if (receiptFile !== undefined && existsSync(receiptFile)) throw receiptTaken(receiptFile)
+  if (receiptFile !== undefined) checkPlaceFor(receiptFile)
   const sender = await chooseSender(request, context)
 
   context.canResume(
@@ -77,7 +78,6 @@ function report(delivery: SentDelivery, context: Context): void {
   const { output } = context
   const { id, origin, addresses, expiresMs, entries, contentBytes, sentBytes, resumed, skipped } =
     delivery
-  for (const { path, reason } of skipped) output.warn(`left out ${showText(path)}: ${reason}`)
   output.result(id)
   output.say(
     [
@@ -96,6 +96,12 @@ function report(delivery: SentDelivery, context: Context): void {
     resumed,
     skipped,
   })
+}
+
+/** Before anything is sent: afterwards a receipt that cannot be kept would be lost. */
+function checkPlaceFor(receiptFile: string): void {
+  if (existsSync(receiptFile)) throw receiptTaken(receiptFile)
+  accessSync(dirname(receiptFile), constants.W_OK)
 }
 
 function receiptTaken(file: string): NameTaken {

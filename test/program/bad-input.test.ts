@@ -11,6 +11,7 @@ import {
 import path from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { encodeAddress, random } from "../../protocol/index.js"
+import { createRelay, loadConfig } from "../../server/index.js"
 import { gate, Workshop } from "./processes.js"
 import type { Ended, Started } from "./processes.js"
 
@@ -25,7 +26,7 @@ beforeAll(async () => {
   const init = await workshop.run("recipient", ["init", "--relay", relay.url, "--no-passphrase"])
   expect(init).toMatchObject({ code: 0 })
   address = init.stdout.trim()
-})
+}, 60_000)
 
 afterAll(async () => {
   await workshop.close()
@@ -327,6 +328,41 @@ describe("bad pickups", () => {
       code: 0,
       stdout: "revoked\n",
     })
+  })
+
+  it("a delivery that has expired ends with 3, and its status says so", async () => {
+    let passedMs = 0
+    const config = loadConfig({
+      flags: { listen: "127.0.0.1:0", data: inFolder("forgetful") },
+      env: {},
+    })
+    const forgetful = await createRelay(config, {
+      clock: {
+        wallMs: () => Date.now() + passedMs,
+        monotonicMs: () => performance.now() + passedMs,
+        after: (delayMs, then) => {
+          const timer = setTimeout(then, delayMs)
+          return () => clearTimeout(timer)
+        },
+      },
+      writeLog: () => {},
+    })
+    try {
+      const { url } = await forgetful.start()
+      const init = await workshop.run("late", ["init", "--relay", url, "--no-passphrase"])
+      const id = await sendOne(init.stdout.trim())
+      // What was once listed is known by its id afterwards; the relay keeps none of what is gone.
+      expect((await workshop.run("late", ["inbox"])).stdout).toContain(id)
+      passedMs = 15 * 86_400_000
+      await forgetful.sweep()
+      const receive = ["receive", id, "-o", inFolder("late files")]
+      expectFailure(await workshop.run("late", receive), 3, "expired")
+      expect(await workshop.run("late", ["inbox"])).toMatchObject({ code: 0, stdout: "" })
+      const status = await workshop.run("sender", ["status", id])
+      expect(status).toMatchObject({ code: 0, stdout: "expired\n" })
+    } finally {
+      await forgetful.stop()
+    }
   })
 
   it("the status of a delivery that was not sent from here ends with 3", async () => {

@@ -20,7 +20,7 @@ let address: string
 beforeAll(async () => {
   relay = await workshop.startRelay("relay")
   address = await newInbox("recipient")
-})
+}, 60_000)
 
 afterAll(async () => {
   await workshop.close()

@@ -114,13 +114,6 @@ describe("the words of a failure", () => {
     expect(message.split("\n")).toHaveLength(22)
   })
 
-  it("say which machine is full and by how much", () => {
-    const { message } = explainFailure(
-      new client.DiskFull("here", "no room", { neededBytes: 2048, freeBytes: 1024 }),
-    )
-    expect(message).toContain("needed 2.00 KiB, free 1.00 KiB")
-  })
-
   it("explain what the system only abbreviates", () => {
     const full = Object.assign(new Error("ENOSPC: no space"), { code: "ENOSPC", path: "/d/x" })
     expect(explainFailure(full)).toMatchObject({ exit: 8, code: "enospc" })

@@ -51,6 +51,26 @@ describe("the line of progress", () => {
     expect(state.describe({ nowMs: 1, width: 80 })).toBe("putting in place …")
   })
 
+  it("says why nothing moves until something does again", () => {
+    const state = new TransferState()
+    state.take({ kind: "phase", phase: "fetching" }, 0)
+    state.take({ kind: "bytes", done: MIB, total: 2 * MIB, alreadyThere: 0 }, 0)
+    state.take({ kind: "retry", reason: "nothing listens there", delayMs: 1, attempt: 1 }, 1)
+    expect(state.describe({ nowMs: 5000, width: 80 })).toBe(
+      "fetching   50 %  1.00 MiB / 2.00 MiB  nothing listens there, trying again",
+    )
+    state.take({ kind: "bytes", done: 1.5 * MIB, total: 2 * MIB, alreadyThere: 0 }, 6000)
+    expect(state.describe({ nowMs: 6000, width: 80 })).not.toContain("trying")
+  })
+
+  it("promises no end while nothing moves", () => {
+    const state = new TransferState()
+    state.take({ kind: "bytes", done: 0, total: 2 * MIB, alreadyThere: 0 }, 0)
+    state.take({ kind: "bytes", done: MIB, total: 2 * MIB, alreadyThere: 0 }, 1000)
+    expect(state.rate(60_000)).toBe(0)
+    expect(state.describe({ nowMs: 60_000, width: 80 })).not.toContain("left")
+  })
+
   it("draws no bar where the total is not known, and none that does not fit", () => {
     const state = new TransferState()
     state.take({ kind: "phase", phase: "sealing and sending" }, 0)
