@@ -18,6 +18,7 @@ import {
   gridOffset,
   leafHash,
   maxEnvelopeBytes,
+  KIB,
   type Manifest,
   openDelivery,
   OpenError,
@@ -116,6 +117,9 @@ async function fetchEnvelope(
   return envelope
 }
 
+/** What is asked for is known to the byte; an answer that is longer by a little is a wrong one. */
+const slackBytes = 64 * KIB
+
 async function fetchPiece(
   session: InboxSession,
   listed: Listed,
@@ -131,7 +135,7 @@ async function fetchPiece(
         credential,
         ...callOf(call),
       },
-      most,
+      most + slackBytes,
     ),
   )
 }

@@ -116,29 +116,24 @@ export class InboxCache {
     return this.#rows.get(id)
   }
 
-  /** The first delivery of the same header and envelope under another id. */
-  duplicateOf(listed: Listed): string | undefined {
-    const pair = pairOf(listed.stamp)
-    let first: CachedRow | undefined
-    for (const row of this.#byPair().get(pair) ?? []) {
-      if (row.id !== listed.id && row.seq < (first?.seq ?? listed.seq)) first = row
+  /** Of the deliveries that wait, those that came before: the id of each, and that of the first one. */
+  duplicatesAmong(waiting: readonly Listed[]): Map<string, string> {
+    const first = new Map<string, { id: string; seq: number }>()
+    const note = (pair: string, { id, seq }: { id: string; seq: number }) => {
+      if (seq < (first.get(pair)?.seq ?? Infinity)) first.set(pair, { id, seq })
     }
-    return first?.id
-  }
-
-  #pairs: Map<string, CachedRow[]> | undefined
-  #byPair(): Map<string, CachedRow[]> {
-    if (this.#pairs) return this.#pairs
-    const pairs = new Map<string, CachedRow[]>()
-    for (const row of this.#rows.values()) {
-      pairs.set(row.pair, [...(pairs.get(row.pair) ?? []), row])
+    for (const row of this.#rows.values()) note(row.pair, row)
+    for (const listed of waiting) note(pairOf(listed.stamp), listed)
+    const duplicates = new Map<string, string>()
+    for (const { id, stamp } of waiting) {
+      const original = first.get(pairOf(stamp))?.id
+      if (original !== undefined && original !== id) duplicates.set(id, original)
     }
-    return (this.#pairs = pairs)
+    return duplicates
   }
 
   put(row: CachedRow): void {
     this.#rows.set(row.id, row)
-    this.#pairs = undefined
     this.#changed = true
   }
 
@@ -150,7 +145,6 @@ export class InboxCache {
       if (there.has(row.id)) continue
       if (row.expiresMs + rememberedMs < nowMs) {
         this.#rows.delete(row.id)
-        this.#pairs = undefined
         this.#changed = true
       } else if (row.gone === undefined) {
         this.put({ ...row, note: "", gone: reasons.get(row.pair) ?? "lost" })

@@ -71,9 +71,9 @@ export interface OpenDelivery {
   readonly sender: Sender
   readonly manifest: Manifest
   /** A verified piece of one file. `entry` is its index in the manifest. */
-  read(
+  read: (
     options: { entry: number; offset: number; length: number } & CallOptions,
-  ): Promise<Uint8Array>
+  ) => Promise<Uint8Array>
 }
 
 /** Manifests fetched and opened side by side: the round trips overlap, the processor does not. */
@@ -135,9 +135,10 @@ export class Inbox {
     options: ListOptions,
   ): Promise<InboxRow[]> {
     say(options, { kind: "phase", phase: "opening" })
+    const duplicates = cache.duplicatesAmong(waiting)
     const rows: (InboxRow | undefined)[] = waiting.map((listed) => {
       const cached = this.#cachedRow(cache, listed)
-      return cached && this.#rowOf(cached, cache.duplicateOf(listed), false)
+      return cached && this.#rowOf(cached, duplicates.get(listed.id), false)
     })
     let shown = 0
     const show = () => {
@@ -160,7 +161,7 @@ export class Inbox {
         try {
           const row = await this.#openRow(listed, options)
           if (row.cacheable) cache.put(row.cached)
-          rows[index] = this.#rowOf(row.cached, cache.duplicateOf(listed), true)
+          rows[index] = this.#rowOf(row.cached, duplicates.get(listed.id), true)
         } catch (error) {
           failed = true
           throw error

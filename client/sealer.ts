@@ -29,22 +29,30 @@ interface Thread {
 }
 
 export class SealingPool {
+  readonly #slots: Slots
   readonly #threads: Thread[] = []
-  readonly #inline: UnitWorker | undefined
+  /** Does the work until there turns out to be enough for threads. */
+  #inline: UnitWorker | undefined
+  #inlineBytes = 0
   #idle: (() => void)[] = []
   #failed: Error | undefined
 
+  /** `workBytes` is what is known of the work to come; of a stream, nothing is. */
   constructor(slots: Slots, workBytes: number) {
-    if (workBytes < worthThreadsBytes) {
-      this.#inline = new UnitWorker(slots.views)
-      return
-    }
-    for (let i = 0; i < threads; i++) this.#threads.push(this.#start(slots))
+    this.#slots = slots
+    this.#inline = new UnitWorker(slots.views)
+    if (workBytes >= worthThreadsBytes) this.#startThreads()
   }
 
-  #start(slots: Slots): Thread {
+  #startThreads(): void {
+    this.#inline?.close()
+    this.#inline = undefined
+    for (let i = 0; i < threads; i++) this.#threads.push(this.#start())
+  }
+
+  #start(): Thread {
     const worker = new Worker(new URL("./sealing-worker.js", import.meta.url), {
-      workerData: slots.buffers,
+      workerData: this.#slots.buffers,
       // Each 32 KiB of ciphertext passes through a short-lived Buffer; a small young generation
       // collects them before they add up.
       resourceLimits: { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 256 },
@@ -76,7 +84,13 @@ export class SealingPool {
   }
 
   async #run(task: UnitTask): Promise<{ result: Promise<UnitResult> }> {
-    if (this.#inline) return { result: Promise.resolve(this.#inline.run(task)) }
+    if (this.#inline) {
+      this.#inlineBytes += task.segments.reduce((sum, { length }) => sum + length, 0)
+      if (this.#inlineBytes < worthThreadsBytes) {
+        return { result: Promise.resolve(this.#inline.run(task)) }
+      }
+      this.#startThreads()
+    }
     for (;;) {
       if (this.#failed) throw this.#failed
       const [first, ...rest] = this.#threads

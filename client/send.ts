@@ -494,7 +494,6 @@ class Sending {
     const { upload, secrets } = journal
     if (upload === undefined) throw new TypeError("the upload has not begun")
     const { limits } = relay.info
-    const hasStreams = this.#streams.length > 0
     const bodyLength = paddedBodyLength(this.#placement.contentLength)
     const bytesThere = there.bytes(bodyLength)
     const parallel = this.#parallel(limits.parallelRequests)
@@ -504,7 +503,7 @@ class Sending {
       limits.requestBytes,
     )
     const slots = new Slots(parallel * Math.ceil(requestBytes / MIB) + spareSlots)
-    const pool = new SealingPool(slots, hasStreams ? Infinity : bodyLength - bytesThere)
+    const pool = new SealingPool(slots, bodyLength - bytesThere)
     try {
       say(this.#options, { kind: "phase", phase: "sealing and sending" })
       const body = new BodyUpload({

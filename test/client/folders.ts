@@ -8,6 +8,7 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs"
+import { createHash } from "node:crypto"
 import { tmpdir } from "node:os"
 import path from "node:path"
 import { onTestFinished } from "vitest"
@@ -34,12 +35,26 @@ export function writeTree(folder: string, files: Record<string, Uint8Array | und
   return folder
 }
 
-/** Every file and folder below, by name; folders without content. */
-export function readTree(folder: string): Record<string, Uint8Array | undefined> {
-  const tree: Record<string, Uint8Array | undefined> = {}
+/** Length and hash: comparing megabytes by the test runner's own means takes it seconds. */
+export function digest(bytes: Uint8Array): string {
+  return `${bytes.length} ${createHash("sha256").update(bytes).digest("hex")}`
+}
+
+export type Tree = Record<string, string | undefined>
+
+/** Every file and folder below, by name: files by their digest. */
+export function readTree(folder: string): Tree {
+  const tree: Tree = {}
   for (const name of readdirSync(folder, { recursive: true, encoding: "utf8" }).sort()) {
     const file = path.join(folder, name)
-    tree[name] = statSync(file).isDirectory() ? undefined : new Uint8Array(readFileSync(file))
+    tree[name] = statSync(file).isDirectory() ? undefined : digest(readFileSync(file))
   }
   return tree
+}
+
+/** What `readTree` gives of such files. */
+export function treeOf(files: Record<string, Uint8Array | undefined>): Tree {
+  return Object.fromEntries(
+    Object.entries(files).map(([name, content]) => [name, content && digest(content)]),
+  )
 }

@@ -1,0 +1,287 @@
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs"
+import path from "node:path"
+import { describe, expect, test } from "vitest"
+import {
+  DestinationExists,
+  Locked,
+  type ProgressEvent,
+  type ReceiveOptions,
+  type ReceiveResult,
+} from "../../client/index.js"
+import { MIB } from "../../protocol/index.js"
+import { digest, patternBytes, readTree, treeOf, writeTree } from "./folders.js"
+import { makeDelivery } from "./made-delivery.js"
+import { makeSetting, type Setting } from "./setting.js"
+import { type Asked, found } from "./small-relay.js"
+
+const files = {
+  "in/large": patternBytes(3 * MIB + 5, 1),
+  "in/small": patternBytes(100, 2),
+  "in/none": new Uint8Array(0),
+  "in/sub/medium": patternBytes(400_000, 3),
+}
+const expected = { ...treeOf(files), in: undefined, "in/sub": undefined }
+
+interface Made {
+  setting: Setting
+  id: string
+  into: string
+  receive: (options?: Partial<ReceiveOptions>) => Promise<ReceiveResult>
+}
+
+async function make(content: Record<string, Uint8Array> = files): Promise<Made> {
+  const setting = await makeSetting()
+  const { relay, identity } = setting
+  const { id } = await makeDelivery({ relay, recipient: identity.bundle, files: content })
+  const into = path.join(setting.folder, "into")
+  return {
+    setting,
+    id,
+    into,
+    receive: async (options) => (await setting.open()).receive(id, { into, ...options }),
+  }
+}
+
+const isBody = ({ path: asked }: Asked) => asked.endsWith("/body")
+const isDelete = ({ method, path: asked }: Asked) =>
+  method === "DELETE" && asked.includes("deliveries")
+
+/** Receives until `enough` ranges have come, then is called off, as by Ctrl-C. */
+async function interrupted({ setting, receive }: Made, enough: number): Promise<void> {
+  const stop = new AbortController()
+  let ranges = 0
+  setting.relay.change = (asked, answer) => {
+    if (!isBody(asked) || ++ranges <= enough) return answer
+    stop.abort()
+    return "hang up"
+  }
+  await expect(receive({ signal: stop.signal, parallel: 1 })).rejects.toThrow("aborted")
+  setting.relay.change = (_, answer) => answer
+}
+
+describe("receiving", () => {
+  test("puts everything in place, then deletes the relay's copy and its own folder", async () => {
+    const { setting, id, into, receive } = await make()
+    const result = await receive()
+    expect(result).toMatchObject({ id, paths: [path.join(into, "in")], files: 4, failed: [] })
+    expect(readTree(into)).toEqual(expected)
+    expect(setting.relay.asked.filter(isDelete)).toHaveLength(1)
+    expect(await (await setting.open()).list()).toEqual([])
+  })
+
+  test("fetches the padding as well, so that the relay does not learn where it begins", async () => {
+    const { setting, id, receive } = await make()
+    await receive({ keep: true })
+    const fetched = setting.relay.asked
+      .filter(isBody)
+      .map(({ headers }) => /bytes=(\d+)-(\d+)/.exec(headers.range ?? ""))
+      .reduce((sum, range) => sum + Number(range?.[2]) - Number(range?.[1]) + 1, 0)
+    expect(fetched).toBe(setting.relay.delivery(id).body.length)
+  })
+
+  test("of a note alone puts nothing in place and is done", async () => {
+    const { receive, setting } = await make({})
+    expect(await receive()).toMatchObject({ paths: [], files: 0, bytes: 0 })
+    expect(setting.relay.asked.filter(isDelete)).toHaveLength(1)
+  })
+
+  test("keeps the relay's copy when asked to", async () => {
+    const { setting, receive } = await make()
+    await receive({ keep: true })
+    expect(await (await setting.open()).list()).toHaveLength(1)
+  })
+
+  test("gives files the permissions of this machine, and lets them run only when asked", async () => {
+    const setting = await makeSetting()
+    const { relay, identity } = setting
+    for (const executable of [false, true]) {
+      const { id } = await makeDelivery({
+        relay,
+        recipient: identity.bundle,
+        files: {
+          run: patternBytes(10, 0),
+          large: patternBytes(2 * MIB, 0),
+          text: patternBytes(10, 0),
+        },
+        change: (entries) => entries.map((entry, index) => ({ ...entry, executable: index < 2 })),
+      })
+      const into = path.join(setting.folder, `into ${executable}`)
+      await (await setting.open()).receive(id, { into, executable })
+      const modes = ["run", "large", "text"].map(
+        (name) => statSync(path.join(into, name)).mode & 0o777,
+      )
+      const [plain, run] = [0o666 & ~process.umask(), 0o777 & ~process.umask()]
+      expect(modes).toEqual(executable ? [run, run, plain] : [plain, plain, plain])
+    }
+  })
+
+  test("sets times only when asked, and only when they were told", async () => {
+    const setting = await makeSetting()
+    const { relay, identity } = setting
+    const { id } = await makeDelivery({
+      relay,
+      recipient: identity.bundle,
+      files: { small: patternBytes(10, 0), large: patternBytes(2 * MIB, 0) },
+      change: (entries) => entries.map((entry) => ({ ...entry, mtimeMs: 1_000_000_000_000 })),
+    })
+    for (const times of [false, true]) {
+      const into = path.join(setting.folder, `into ${times}`)
+      await (await setting.open()).receive(id, { into, times, keep: true })
+      const told = ["small", "large"].map((name) => statSync(path.join(into, name)).mtimeMs)
+      expect(told.map((ms) => ms === 1_000_000_000_000)).toEqual([times, times])
+    }
+  })
+
+  test("works in a folder that nobody else can look into until all is checked", async () => {
+    const { into, receive, setting, id } = await make()
+    let mode = 0
+    setting.relay.change = (asked, answer) => {
+      if (isBody(asked)) mode = statSync(path.join(into, `.knothole-${id}`)).mode & 0o777
+      return answer
+    }
+    await receive()
+    expect(mode).toBe(0o700)
+  })
+})
+
+describe("a destination", () => {
+  test("T16 that has a file of the same name is left alone, before anything is fetched", async () => {
+    const { into, receive, setting } = await make()
+    writeTree(into, { in: patternBytes(3, 9) })
+    await expect(receive()).rejects.toThrow(DestinationExists)
+    expect(readTree(into)).toEqual(treeOf({ in: patternBytes(3, 9) }))
+    expect(setting.relay.asked.filter(isBody)).toEqual([])
+    expect(setting.relay.asked.filter(isDelete)).toEqual([])
+  })
+
+  test("can be merged into or avoided", async () => {
+    const { into, receive } = await make()
+    writeTree(into, { "in/small": patternBytes(3, 9), "in/mine": patternBytes(3, 9) })
+    const renamed = await receive({ onExisting: "rename", keep: true })
+    expect(renamed.paths).toEqual([path.join(into, "in (2)")])
+    await receive({ onExisting: "overwrite" })
+    const tree = readTree(into)
+    expect(tree["in/small"]).toBe(digest(files["in/small"]))
+    expect(tree["in/mine"]).toBe(digest(patternBytes(3, 9)))
+    expect(tree["in (2)/sub/medium"]).toBe(digest(files["in/sub/medium"]))
+  })
+
+  test("whose private folder is a link that somebody planted is refused", async () => {
+    const { into, id, receive, setting } = await make()
+    const elsewhere = path.join(setting.folder, "elsewhere")
+    mkdirSync(elsewhere)
+    mkdirSync(into)
+    symlinkSync(elsewhere, path.join(into, `.knothole-${id}`))
+    await expect(receive()).rejects.toThrow(DestinationExists)
+    expect(readdirSync(elsewhere)).toEqual([])
+  })
+
+  test("that another process is receiving into is not touched", async () => {
+    const { receive, setting } = await make()
+    let second: Promise<unknown> | undefined
+    setting.relay.change = async (asked, answer) => {
+      if (isBody(asked)) await (second ??= receive().catch((error: unknown) => error))
+      return answer
+    }
+    await receive()
+    expect(await second).toBeInstanceOf(Locked)
+  })
+
+  test("that cannot be made says so at once", async () => {
+    const { into, receive, setting } = await make()
+    writeFileSync(into, "a file")
+    await expect(receive({ into: path.join(into, "below") })).rejects.toMatchObject({
+      code: "ENOTDIR",
+    })
+    expect(setting.relay.asked.filter(isBody)).toEqual([])
+  })
+})
+
+describe("run again after an interruption", () => {
+  // Four ranges of a mebibyte or a few, so that there is something to cut off.
+  const more = { ...files, "in/other": patternBytes(3 * MIB, 4) }
+
+  test("it fetches what is missing and nothing twice", async () => {
+    const made = await make(more)
+    await interrupted(made, 1)
+    made.setting.relay.asked.length = 0
+    const told: ProgressEvent[] = []
+    const result = await made.receive({ onProgress: (event) => told.push(event) })
+    expect(result.resumed).toBe(true)
+    const body = made.setting.relay.delivery(made.id).body.length
+    const there = found(told.find((event) => event.kind === "bytes"))
+    expect(there).toMatchObject({ total: body })
+    expect(result.fetchedBytes).toBeLessThan(body)
+    expect(result.fetchedBytes + (there.kind === "bytes" ? there.alreadyThere : 0)).toBe(body)
+    expect(readTree(made.into)).toEqual({ ...expected, ...treeOf(more) })
+  })
+
+  test("a file that vanished meanwhile is fetched again", async () => {
+    const made = await make(more)
+    await interrupted(made, 1)
+    const tree = path.join(made.into, `.knothole-${made.id}`, "tree/in")
+    expect(existsSync(path.join(tree, "large"))).toBe(true)
+    writeFileSync(path.join(tree, "large"), "short")
+    await made.receive()
+    expect(readTree(made.into)).toEqual({ ...expected, ...treeOf(more) })
+  })
+
+  test("after a restart of the machine, only what was synced is believed", async () => {
+    const made = await make(more)
+    await interrupted(made, 1)
+    const journal = path.join(made.into, `.knothole-${made.id}`, "journal")
+    const bytes = readFileSync(journal)
+    const boot = readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim()
+    const at = bytes.indexOf(boot)
+    expect(at).toBeGreaterThan(0)
+    // Another boot id, with the record's checksum made to fit by leaving the record out.
+    const record = at - 5
+    writeFileSync(
+      journal,
+      Buffer.concat([bytes.subarray(0, record), bytes.subarray(record + 9 + boot.length)]),
+    )
+    const result = await made.receive()
+    expect(result.fetchedBytes).toBe(made.setting.relay.delivery(made.id).body.length)
+    expect(readTree(made.into)).toEqual({ ...expected, ...treeOf(more) })
+  })
+
+  test("cut off after everything was in place, it only cleans up", async () => {
+    const made = await make()
+    const { setting, into, id } = made
+    const stop = new AbortController()
+    setting.relay.change = (asked, answer) => {
+      if (!isDelete(asked)) return answer
+      stop.abort()
+      return "hang up"
+    }
+    await expect(made.receive({ signal: stop.signal })).rejects.toThrow("aborted")
+    setting.relay.change = (_, answer) => answer
+    expect(readdirSync(into).sort()).toEqual([`.knothole-${id}`, "in"])
+    // The relay had done it; only its answer was lost.
+    setting.relay.asked.length = 0
+    expect(await made.receive()).toMatchObject({ resumed: true, paths: [path.join(into, "in")] })
+    expect(readTree(into)).toEqual(expected)
+    expect(setting.relay.asked.filter(isBody)).toEqual([])
+  })
+
+  test("many small files come back, whichever of them were under way", async () => {
+    const small = Object.fromEntries(
+      Array.from({ length: 300 }, (_, i) => [`in/${i % 7}/${i}`, patternBytes(20_000 + i, i)]),
+    )
+    const made = await make(small)
+    await interrupted(made, 1)
+    await made.receive()
+    const tree = readTree(made.into)
+    expect(Object.fromEntries(Object.keys(small).map((name) => [name, tree[name]]))).toEqual(
+      treeOf(small),
+    )
+  })
+})

@@ -1,0 +1,309 @@
+import http from "node:http"
+import net, { type AddressInfo } from "node:net"
+import { describe, expect, onTestFinished, test } from "vitest"
+import { NotARelay, parseOrigin, RelayUnreachable } from "../../client/index.js"
+import { ProxyLimit, RelayClient, type RelayRequest } from "../../client/relay-client.js"
+import { FormatError, RelayRefusal, toBase64url } from "../../protocol/index.js"
+
+type Handler = (
+  request: http.IncomingMessage,
+  response: http.ServerResponse,
+) => void | Promise<void>
+
+/** A server that does as told, and a client that neither waits nor rolls dice. */
+async function serve(
+  handler: Handler,
+): Promise<{ client: RelayClient; origin: string; waits: number[]; server: http.Server }> {
+  const server = http.createServer((request, response) => {
+    void handler(request, response)
+  })
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
+  // A TCP server's address is one of host and port.
+  const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const waits: number[] = []
+  const client = new RelayClient({
+    origin,
+    random: () => 0,
+    pause: async (ms) => {
+      waits.push(ms)
+    },
+  })
+  onTestFinished(() => {
+    client.close()
+    server.closeAllConnections()
+    server.close()
+  })
+  return { client, origin, waits, server }
+}
+
+const get: RelayRequest = { method: "GET", path: "/v1/relay", persistence: "brisk" }
+const parseAnything = (value: unknown) => value
+
+function problem(response: http.ServerResponse, status: number, code: string, headers = {}): void {
+  response.writeHead(status, { "content-type": "application/problem+json", ...headers })
+  response.end(
+    JSON.stringify({ type: "about:blank", title: "no", status, code, detail: "because" }),
+  )
+}
+
+function answer(response: http.ServerResponse, value: unknown): void {
+  response.writeHead(200, { "content-type": "application/json" })
+  response.end(JSON.stringify(value))
+}
+
+describe("asking a relay", () => {
+  test("sends the credential in a header, and the body with its length", async () => {
+    const seen: { headers: http.IncomingHttpHeaders; body: string }[] = []
+    const { client } = await serve(async (request, response) => {
+      let body = ""
+      for await (const piece of request) body += String(piece)
+      seen.push({ headers: request.headers, body })
+      answer(response, { fine: true })
+    })
+    const credential = new Uint8Array(32).fill(7)
+    const body = [Buffer.from("hello "), Buffer.from("there")]
+    await client.json({ method: "PUT", path: "/x", credential, body }, parseAnything)
+    expect(seen[0]?.headers.authorization).toBe(`Bearer ${toBase64url(credential)}`)
+    expect(seen[0]?.headers["content-length"]).toBe("11")
+    expect(seen[0]?.headers["transfer-encoding"]).toBeUndefined()
+    expect(seen[0]?.body).toBe("hello there")
+  })
+
+  test("a refusal comes back as the relay meant it, at once", async () => {
+    const { client, waits } = await serve((_, response) => problem(response, 404, "not_found"))
+    const asking = client.json(get, parseAnything)
+    await expect(asking).rejects.toThrow(RelayRefusal)
+    await expect(asking).rejects.toMatchObject({ code: "not_found", message: "because" })
+    expect(waits).toEqual([])
+  })
+
+  test("what passes by itself is asked again, later each time", async () => {
+    let asked = 0
+    const { client, waits } = await serve((_, response) => {
+      asked++
+      if (asked < 3) problem(response, 503, "busy")
+      else answer(response, { asked })
+    })
+    expect(await client.json(get, parseAnything)).toEqual({ asked: 3 })
+    expect(waits).toEqual([125, 250])
+  })
+
+  test("Retry-After is waited for", async () => {
+    let asked = 0
+    const { client, waits } = await serve((_, response) => {
+      asked++
+      if (asked === 1) problem(response, 429, "too_many_requests", { "retry-after": "17" })
+      else answer(response, {})
+    })
+    await client.json(get, parseAnything)
+    expect(waits).toEqual([17_000])
+  })
+
+  test("a Retry-After of hours is the caller's to decide on", async () => {
+    const { client, waits } = await serve((_, response) =>
+      problem(response, 429, "too_many_requests", { "retry-after": "7200" }),
+    )
+    await expect(client.json(get, parseAnything)).rejects.toMatchObject({
+      code: "too_many_requests",
+      retryAfterSeconds: 7200,
+    })
+    expect(waits).toEqual([])
+  })
+
+  test("a full relay is not asked again", async () => {
+    const { client, waits } = await serve((_, response) =>
+      problem(response, 507, "relay_full", { "retry-after": "60" }),
+    )
+    await expect(client.json(get, parseAnything)).rejects.toMatchObject({ code: "relay_full" })
+    expect(waits).toEqual([])
+  })
+
+  test("a connection that breaks is tried again, then given up with the reason", async () => {
+    let asked = 0
+    const { client, waits } = await serve((request) => {
+      asked++
+      request.socket.destroy()
+    })
+    const asking = client.json(get, parseAnything)
+    await expect(asking).rejects.toThrow(RelayUnreachable)
+    await expect(asking).rejects.toThrow(/check the address and the network/)
+    await expect(asking).rejects.toMatchObject({ retryable: true })
+    expect([asked, waits.length]).toEqual([3, 2])
+  })
+
+  test("where nothing listens, it says so", async () => {
+    const { client, server } = await serve((_, response) => answer(response, {}))
+    await new Promise((resolve) => server.close(resolve))
+    await expect(client.json(get, parseAnything)).rejects.toThrow(/nothing listens there/)
+  })
+
+  test("an answer cut short is not an answer", async () => {
+    let asked = 0
+    const { client } = await serve((request, response) => {
+      asked++
+      response.writeHead(200, { "content-type": "application/json", "content-length": "100" })
+      response.write('{"a":1}')
+      setImmediate(() => request.socket.destroy())
+    })
+    await expect(client.json(get, parseAnything)).rejects.toThrow(RelayUnreachable)
+    expect(asked).toBe(3)
+  })
+
+  test("a kept connection that the relay closed meanwhile costs no wait", async () => {
+    let asked = 0
+    const { client, waits } = await serve((request, response) => {
+      asked++
+      if (asked === 2) request.socket.resetAndDestroy()
+      else answer(response, { asked })
+    })
+    await client.json(get, parseAnything)
+    expect(await client.json({ ...get, persistence: "once" }, parseAnything)).toEqual({ asked: 3 })
+    expect(waits).toEqual([])
+  })
+
+  test("a call that is called off ends with that reason, also between two attempts", async () => {
+    const reason = new Error("enough")
+    const stop = new AbortController()
+    const { client } = await serve(() => stop.abort(reason))
+    await expect(client.json({ ...get, signal: stop.signal }, parseAnything)).rejects.toBe(reason)
+    const { origin } = client
+    const later = new AbortController()
+    const waiting = new RelayClient({ origin: origin.replace(/:\d+$/, ":1"), random: () => 0 })
+    const asking = waiting.json(
+      { ...get, signal: later.signal, onProgress: () => later.abort(reason) },
+      parseAnything,
+    )
+    await expect(asking).rejects.toBe(reason)
+  })
+
+  test("each retry is told, with its reason", async () => {
+    const told: unknown[] = []
+    const { client } = await serve((_, response) => problem(response, 503, "rebuilding"))
+    const onProgress = (event: unknown) => told.push(event)
+    await expect(client.json({ ...get, onProgress }, parseAnything)).rejects.toThrow(RelayRefusal)
+    expect(told).toEqual([
+      { kind: "retry", reason: "because", delayMs: 125, attempt: 1 },
+      { kind: "retry", reason: "because", delayMs: 250, attempt: 2 },
+    ])
+  })
+})
+
+describe("what is not a relay", () => {
+  const notRelays: Record<string, Handler> = {
+    "a web page": (_, response) => {
+      response.writeHead(200, { "content-type": "text/html" }).end("<html>hello</html>")
+    },
+    "JSON of something else": (_, response) => answer(response, { hello: 1 }),
+    "JSON that is none": (_, response) => {
+      response.writeHead(200, { "content-type": "application/json" }).end("{")
+    },
+    "a 404 of its own": (_, response) => {
+      response.writeHead(404, { "content-type": "text/plain" }).end("not found")
+    },
+    "a 500 of its own": (_, response) => {
+      response.writeHead(500).end()
+    },
+    "a problem of another kind": (_, response) => problem(response, 400, "something_else"),
+    "a redirect": (_, response) => {
+      response.writeHead(302, { location: "https://elsewhere.example/" }).end()
+    },
+  }
+  for (const [what, handler] of Object.entries(notRelays)) {
+    test(`${what} is told from one`, async () => {
+      const { client, waits } = await serve(handler)
+      const parse = (value: unknown) => {
+        if (typeof value !== "object" || value === null || !("name" in value)) {
+          throw new FormatError("relay.name", "not there")
+        }
+        return value
+      }
+      const asking = client.json(get, parse)
+      await expect(asking).rejects.toThrow(NotARelay)
+      await expect(asking).rejects.toThrow(/check the address/)
+      expect(waits).toEqual([])
+    })
+  }
+
+  test("something that speaks no HTTP is told from one, or at least as unreachable", async () => {
+    const server = net.createServer((socket) => socket.end("220 mail.example ESMTP\r\n"))
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
+    onTestFinished(() => void server.close())
+    // A TCP server's address is one of host and port.
+    const { port } = server.address() as AddressInfo
+    const client = new RelayClient({
+      origin: `http://127.0.0.1:${port}`,
+      pause: async () => undefined,
+    })
+    await expect(client.json(get, parseAnything)).rejects.toThrow(RelayUnreachable)
+    client.close()
+  })
+
+  test("a redirect is never followed, so the credential stays here", async () => {
+    let asked = 0
+    const elsewhere = await serve((_, response) => {
+      asked++
+      answer(response, {})
+    })
+    const { client } = await serve((_, response) => {
+      response.writeHead(307, { location: `${elsewhere.origin}/v1/relay` }).end()
+    })
+    const credential = new Uint8Array(32)
+    await expect(client.json({ ...get, credential }, parseAnything)).rejects.toThrow(NotARelay)
+    expect(asked).toBe(0)
+  })
+
+  test("an answer without end is cut off", async () => {
+    const { client } = await serve((_, response) => {
+      response.writeHead(200, { "content-type": "application/octet-stream" })
+      const more = () => {
+        while (!response.destroyed && response.write(Buffer.alloc(65_536)));
+        if (!response.destroyed) response.once("drain", more)
+      }
+      more()
+    })
+    await expect(client.bytes(get, 1_000_000)).rejects.toThrow(/longer than 1000000 bytes/)
+  })
+
+  test("a 413 without a problem document is a proxy's", async () => {
+    const { client } = await serve((_, response) => {
+      response.writeHead(413, { "content-type": "text/html" }).end("too large")
+    })
+    await expect(client.json(get, parseAnything)).rejects.toThrow(ProxyLimit)
+  })
+
+  test("a 502 of a proxy is worth asking again", async () => {
+    let asked = 0
+    const { client } = await serve((_, response) => {
+      asked++
+      if (asked === 1) response.writeHead(502, { "content-type": "text/html" }).end("bad gateway")
+      else answer(response, { asked })
+    })
+    expect(await client.json(get, parseAnything)).toEqual({ asked: 2 })
+  })
+})
+
+describe("origins", () => {
+  test("are https, but http on loopback and for onion services", () => {
+    expect(parseOrigin("relay.example")).toBe("https://relay.example")
+    expect(parseOrigin("https://relay.example:8443/")).toBe("https://relay.example:8443")
+    expect(parseOrigin("127.0.0.1:8787")).toBe("http://127.0.0.1:8787")
+    expect(parseOrigin("http://[::1]:8787")).toBe("http://[::1]:8787")
+    expect(parseOrigin("abc.onion")).toBe("http://abc.onion")
+  })
+
+  test("in plain http to any other host are refused before anything is sent", () => {
+    for (const origin of [
+      "http://relay.example",
+      "http://10.0.0.1:8787",
+      "http://127.0.0.1.example",
+    ]) {
+      expect(() => new RelayClient({ origin })).toThrow(FormatError)
+    }
+  })
+
+  test("have no path", () => {
+    for (const origin of ["https://relay.example/relay", "https://user@relay.example", "ftp://x"]) {
+      expect(() => new RelayClient({ origin })).toThrow(FormatError)
+    }
+  })
+})
