@@ -140,7 +140,8 @@ export function createDeliveries(needs: DeliveriesNeeds): Deliveries {
 
   async function own(inbox: InboxId, id: DeliveryId): Promise<OwnDelivery> {
     const entry = await index.entryById({ inbox, id })
-    if (entry === undefined) throw new RelayRefusal("not_found")
+    const visibleSeq = (await index.chain(inbox))?.visibleSeq ?? 0
+    if (entry === undefined || entry.seq > visibleSeq) throw new RelayRefusal("not_found")
     if (entry.kind === "gone") {
       throw new RelayRefusal(entry.reason === "expired" ? "expired" : "not_found")
     }

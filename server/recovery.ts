@@ -1,8 +1,8 @@
 // Bringing the index and the blob store together. The blob store is right; where the two differ, the
 // index is changed, and what the index says is missing from the disk is said to be lost, aloud.
 import {
-  FormatError,
   gridLength,
+  headerHash,
   leafHash,
   maxPartBytes,
   type Random,
@@ -14,6 +14,7 @@ import { eachAtMost } from "./gate.js"
 import type { DeliveryId, InboxId } from "./ids.js"
 import { failureFields, type Log } from "./log.js"
 import type { BlobStore, Commit } from "./stores/blob-store.js"
+import { DamagedRecord } from "./stores/maced-record.js"
 import type { InboxLogs, LoggedInbox } from "./stores/inbox-log.js"
 import type {
   GoneEntry,
@@ -97,7 +98,13 @@ async function finishCommit(
   const { id } = commit
   await index.closeUpload({ id, dueMs: commit.expiresMs })
   await index.releaseRoom(id)
-  await uploads.publish(commit)
+  const header = headerHash(commit.header)
+  const entries = await Promise.all(
+    commit.links.map(({ inbox, envelopeHash }) =>
+      index.entryByContent({ inbox, headerHash: header, envelopeHash }),
+    ),
+  )
+  if (entries.includes(undefined)) await uploads.publish(commit)
   await deliveries.endIfDone(id)
 }
 
@@ -245,7 +252,7 @@ export async function readOrAlarm<T>(
   try {
     return await read()
   } catch (error) {
-    if (!(error instanceof FormatError)) throw error
+    if (!(error instanceof DamagedRecord)) throw error
     log("record_refused", failureFields(error), "alarm")
     return undefined
   }

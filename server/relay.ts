@@ -152,14 +152,17 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
         log("stopping")
         // Whoever waits for a delivery hears that there is none, and asks again.
         stopping.abort()
-        await server.stop()
-        await stopSchedule?.()
-        await ready.catch(() => undefined)
-        await chains.idle()
-        await blobs.settle()
-        await embedded.close()
-        if (isReady) await indexState.closeCleanly()
-        await folder.release()
+        try {
+          await server.stop()
+          await stopSchedule?.()
+          await ready.catch(() => undefined)
+          await chains.idle()
+          await blobs.settle()
+          await embedded.close()
+          if (isReady) await indexState.closeCleanly()
+        } finally {
+          await folder.release()
+        }
         log("stopped")
       },
 

@@ -98,7 +98,7 @@ export interface Uploads {
     id: DeliveryId,
     part: { readonly index: number; readonly bytes: Uint8Array },
   ): Promise<Uint8Array>
-  finish(upload: KnownUpload): FinishAttempt
+  finish(upload: KnownUpload): Promise<FinishAttempt>
   giveUp(upload: KnownUpload): Promise<void>
   /** Publishes a commit to every inbox it names, as far as that has not happened. */
   publish(commit: Commit): Promise<FinishReply>
@@ -199,7 +199,8 @@ export function createUploads(needs: UploadsNeeds): Uploads {
     if (reserveBytes > config.deliveryBytes) throw tooLarge(config.deliveryBytes)
   }
 
-  async function publish(commit: Commit): Promise<FinishReply> {
+  /** Of a commit whose names are durable. */
+  async function publishSynced(commit: Commit): Promise<FinishReply> {
     const links = await blobs.readLinks(commit)
     const places = await Promise.all(
       commit.links.map(({ inbox }, slot) => {
@@ -365,6 +366,16 @@ export function createUploads(needs: UploadsNeeds): Uploads {
     }
   }
 
+  async function publish(commit: Commit): Promise<FinishReply> {
+    await blobs.syncStore()
+    return publishSynced(commit)
+  }
+
+  async function closeCommitted({ id, expiresMs }: Commit): Promise<void> {
+    await index.closeUpload({ id, dueMs: expiresMs })
+    await index.releaseRoom(id)
+  }
+
   /** Finishing again: the same content gets the same receipts. */
   function finishAgain(commit: Commit): FinishAttempt {
     let same = true
@@ -382,8 +393,9 @@ export function createUploads(needs: UploadsNeeds): Uploads {
             equalBytes(hash, envelopeHash(envelopes[at] ?? new Uint8Array(0))),
           )
         if (!isSame) throw new RelayRefusal("upload_finished")
-        if (await blobs.isDelivery(commit.id)) return publish(commit)
-        return receiptsOf(commit)
+        if (!(await blobs.isDelivery(commit.id))) return receiptsOf(commit)
+        await closeCommitted(commit)
+        return publish(commit)
       },
       abandon: () => Promise.resolve(),
     }
@@ -447,11 +459,10 @@ export function createUploads(needs: UploadsNeeds): Uploads {
           await hold()
           const made = await commitUpload(upload, headerBytes, parts, envelopes)
           manifest = undefined
-          await index.closeUpload({ id, dueMs: made.expiresMs })
-          await index.releaseRoom(id)
+          await closeCommitted(made)
           return made
         })
-        const reply = await publish(commit)
+        const reply = await publishSynced(commit)
         await index.unclaim(claim)
         return reply
       },
@@ -597,8 +608,12 @@ export function createUploads(needs: UploadsNeeds): Uploads {
       )
     },
 
-    finish: (known) =>
-      known.state === "final" ? finishAgain(known.commit) : finishOnce(known.upload),
+    async finish(known) {
+      if (known.state === "final") return finishAgain(known.commit)
+      // Committed by an attempt that went no further.
+      const commit = await blobs.readCommit(known.upload.id)
+      return commit === undefined ? finishOnce(known.upload) : finishAgain(commit)
+    },
 
     async giveUp(known) {
       const { id, recipients } = stillOpen(known)

@@ -125,7 +125,7 @@ export function uploadRoutes({ uploads, buffers, clock }: UploadNeeds): Route[] 
           const most = maxFinishBytes(relayDefaults.manifestBytes, relayDefaults.recipients)
           const lengthBytes = contentLength(req)
           if (lengthBytes > most) throw new RelayRefusal("too_large", { extras: { limit: most } })
-          const attempt = uploads.finish(upload)
+          const attempt = await uploads.finish(upload)
           try {
             const envelopes = await receiveFinish({ req, res, clock, lengthBytes, attempt })
             replyJson(res, encodeFinishReply(await attempt.complete(envelopes)))

@@ -101,6 +101,8 @@ export interface BlobStore {
     readonly parts: readonly PartEntry[]
     readonly envelopes: readonly Uint8Array[]
   }): Promise<Commit>
+  /** Makes commits that were renamed into place, and no more than that, durable. */
+  syncStore(): Promise<void>
   dropUpload(id: DeliveryId): Promise<void>
 
   // Deliveries

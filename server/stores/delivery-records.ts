@@ -17,7 +17,7 @@ import {
 } from "../../protocol/index.js"
 import { type DeliveryId, type InboxId, isDeliveryId, isInboxId } from "../ids.js"
 import type { Commit, CommitLink, Ended, Link } from "./blob-store.js"
-import { encodeRecord, openRecord } from "./maced-record.js"
+import { DamagedRecord, encodeRecord, openRecord } from "./maced-record.js"
 import type { OpenUpload } from "./relay-index.js"
 
 // JSON records. Their MAC has been checked before they are read, so what is wrong in one is our own
@@ -101,7 +101,12 @@ export function encodeUpload(key: Uint8Array, upload: OpenUpload): Uint8Array {
 }
 
 export function parseUpload(key: Uint8Array, id: DeliveryId, bytes: Uint8Array): OpenUpload {
-  const fields = new Fields(openRecord({ key, kind: "upload.v1", name: id }, bytes), "upload")
+  return openRecord({ key, kind: "upload.v1", name: id }, bytes, (value) =>
+    readUploadFields(new Fields(value, "upload")),
+  )
+}
+
+function readUploadFields(fields: Fields): OpenUpload {
   return {
     id: fields.deliveryId("id"),
     tokenHash: fields.bytes("token_hash", 32),
@@ -157,8 +162,9 @@ export function encodeCommit(key: Uint8Array, commit: Commit): Uint8Array {
 }
 
 export function parseCommit(key: Uint8Array, id: DeliveryId, bytes: Uint8Array): Commit {
-  const value = openRecord({ key, kind: "commit.v1", name: id }, bytes)
-  return readCommitFields(new Fields(value, "commit"))
+  return openRecord({ key, kind: "commit.v1", name: id }, bytes, (value) =>
+    readCommitFields(new Fields(value, "commit")),
+  )
 }
 
 const states: readonly RecipientState[] = [
@@ -182,7 +188,12 @@ export function encodeEnded(key: Uint8Array, ended: Ended): Uint8Array {
 }
 
 export function parseEnded(key: Uint8Array, id: DeliveryId, bytes: Uint8Array): Ended {
-  const fields = new Fields(openRecord({ key, kind: "ended.v1", name: id }, bytes), "ended")
+  return openRecord({ key, kind: "ended.v1", name: id }, bytes, (value) =>
+    readEndedFields(new Fields(value, "ended")),
+  )
+}
+
+function readEndedFields(fields: Fields): Ended {
   return {
     commit: readCommitFields(fields.object("commit")),
     states: fields.list("states", (item) => {
@@ -236,7 +247,7 @@ export function parseSlot(
 ): { readonly envelope: Uint8Array; readonly link: Link | undefined } {
   const at = slotOffset(place.slot)
   const slot = slots.slice(at, at + slotBytes)
-  if (slot.length !== slotBytes) throw new FormatError("links", "cut short")
+  if (slot.length !== slotBytes) throw new DamagedRecord("links.v1")
   const envelope = slot.slice(linkBytes, linkBytes + envelopeBytes)
   const open = slot.subarray(0, linkMacAt)
   const mac = slot.subarray(linkMacAt, linkBytes)

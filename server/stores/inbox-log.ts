@@ -82,7 +82,11 @@ export function openInboxLogs(input: {
   return {
     async create(inbox, bundle) {
       const target = folderOf(inbox)
-      if ((await unlessMissing(disk.stat(target), undefined)) !== undefined) return false
+      if ((await unlessMissing(disk.stat(target), undefined)) !== undefined) {
+        // Perhaps by an attempt that failed before its name was durable.
+        await disk.syncFolder(path)
+        return false
+      }
       // Made whole under another name first: an inbox without its log or bundle is never seen.
       const fresh = join(path, `new-${toHex(random(16))}`)
       await disk.makeFolder(fresh)

@@ -27,8 +27,29 @@ export function encodeRecord(place: RecordPlace, value: JsonObject): Uint8Array 
   return utf8(`${line}\n${toHex(recordMac(place, line))}\n`)
 }
 
-/** The record's value, not yet parsed. Throws FormatError when the MAC is not this relay's. */
-export function openRecord(place: RecordPlace, bytes: Uint8Array): unknown {
+/**
+ * A record of the blob store that this relay did not write as it stands. Not a FormatError: nobody who
+ * sent a request is to blame for it.
+ */
+export class DamagedRecord extends Error {
+  override readonly name = "DamagedRecord"
+}
+
+/** Reads a record whose MAC is this relay's. Throws DamagedRecord for any other. */
+export function openRecord<T>(
+  place: RecordPlace,
+  bytes: Uint8Array,
+  parse: (value: unknown) => T,
+): T {
+  try {
+    return parse(openLine(place, bytes))
+  } catch (error) {
+    if (!(error instanceof FormatError || error instanceof SyntaxError)) throw error
+    throw new DamagedRecord(place.kind, { cause: error })
+  }
+}
+
+function openLine(place: RecordPlace, bytes: Uint8Array): unknown {
   const text = parseUtf8(bytes, place.kind)
   const end = text.length - macCharacters - 2
   if (end < 0 || text[end] !== "\n" || !text.endsWith("\n")) {

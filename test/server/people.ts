@@ -13,11 +13,14 @@ export const people: readonly string[] = Object.keys(vectors.people)
 export async function personAt(at: number): Promise<Identity> {
   const person = vectors.people[people[at] ?? ""]
   if (person === undefined) throw new RangeError("nobody there")
-  const optional = (hex: string | null) => (hex === null ? undefined : fromHex(hex))
   return identityFromKeys({
     rsaPkcs8: fromHex(person.rsa_pkcs8),
     authSeed: fromHex(person.x25519_seed),
     xwingSeed: optional(person.xwing_seed),
     signSeed: optional(person.ed25519_seed),
   })
+}
+
+function optional(hex: string | null): Uint8Array | undefined {
+  return hex === null ? undefined : fromHex(hex)
 }
