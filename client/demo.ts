@@ -44,18 +44,28 @@ for (const name of stopSignals) {
 async function main(named: string | undefined): Promise<void> {
   const work = mkdtempSync(path.join(tmpdir(), "knothole-demo-"))
   try {
-    await demonstrate(work, named)
+    const summary = await demonstrate(work, named)
+    await step("The relay is stopped, the temporary folder removed", async () => {
+      await clearAway(work)
+      return "nothing is left behind"
+    })
+    console.log(summary)
   } finally {
-    for (const child of running) {
-      const gone = once(child, "exit")
-      child.kill("SIGKILL")
-      await gone
-    }
-    rmSync(work, { recursive: true, force: true })
+    await clearAway(work)
   }
 }
 
-async function demonstrate(work: string, named: string | undefined): Promise<void> {
+async function clearAway(work: string): Promise<void> {
+  for (const child of running) {
+    const gone = once(child, "exit")
+    child.kill("SIGKILL")
+    await gone
+  }
+  rmSync(work, { recursive: true, force: true })
+}
+
+/** Answers what was shown, in a sentence. */
+async function demonstrate(work: string, named: string | undefined): Promise<string> {
   const recipient = personIn(path.join(work, "recipient"))
   const sender = personIn(path.join(work, "sender"))
   const relayArgs = ["relay", "--data", path.join(work, "relay")]
@@ -134,7 +144,7 @@ async function demonstrate(work: string, named: string | undefined): Promise<voi
       `${showCount(leftOut, "link or device", "links and devices")} in ${showText(source)} cannot be sent and stayed behind.`,
     )
   }
-  console.log(`Done: ${describeTree(sent)}, left for someone who was not there, and picked up.`)
+  return `Done: ${describeTree(sent)}, left for someone who was not there, and picked up.`
 }
 
 let steps = 0
@@ -217,6 +227,7 @@ interface TreeItem {
   readonly name: string
   readonly kind: "file" | "folder" | "other"
   readonly sizeBytes: number
+  readonly changedMs: number
 }
 
 /** A walk of its own, which shares nothing with the one that is being shown. The root itself comes first. */
@@ -225,7 +236,8 @@ function listTree(root: string): TreeItem[] {
   const visit = (name: string) => {
     const status = lstatSync(placeOf(root, name))
     const kind = status.isFile() ? "file" : status.isDirectory() ? "folder" : "other"
-    items.push({ name, kind, sizeBytes: kind === "file" ? status.size : 0 })
+    const sizeBytes = kind === "file" ? status.size : 0
+    items.push({ name, kind, sizeBytes, changedMs: status.mtimeMs })
     if (kind !== "folder") return
     for (const child of readdirSync(placeOf(root, name), { encoding: "buffer" })) {
       visit(`${name}/${child.toString("latin1")}`)
@@ -269,8 +281,10 @@ function compareTrees(options: {
     if (other === undefined) differences.push(`${item.name}: missing`)
     else if (other.kind !== item.kind) differences.push(`${item.name}: a ${other.kind}`)
     else if (item.kind === "file") {
-      const same = sameBytes(placeOf(source, item.name), placeOf(arrived, item.name))
-      if (!same) differences.push(`${item.name}: other bytes`)
+      const original = placeOf(source, item.name)
+      if (sameBytes(original, placeOf(arrived, item.name))) continue
+      const isAsSent = lstatSync(original).mtimeMs === item.changedMs
+      differences.push(`${item.name}: ${isAsSent ? "other bytes" : "changed since it was sent"}`)
     }
   }
   for (const name of found.keys()) differences.push(`${name}: was not sent`)
@@ -332,6 +346,7 @@ function makeTree(root: string): void {
 try {
   await main(process.argv[2])
 } catch (error) {
-  console.error(`\ndemo: ${error instanceof Error ? error.message : String(error)}`)
+  const reason = error instanceof Error ? error.message : String(error)
+  console.error(stopped ? "\ndemo: stopped" : `\ndemo: ${reason}`)
   process.exitCode = stopped ? 130 : 1
 }

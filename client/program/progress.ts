@@ -128,7 +128,8 @@ function startRedrawnLine(stream: NodeJS.WriteStream): ProgressLine {
     format: (options, params) =>
       state.describe({
         nowMs: Date.now(),
-        width: params.maxWidth - 1,
+        // A ^C that the terminal echoes behind the line shall not wrap and scroll it away.
+        width: params.maxWidth - 4,
         drawBar: (share, size) =>
           cliProgress.Format.BarFormat(share, { ...options, barsize: size }),
       }),
