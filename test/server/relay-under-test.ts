@@ -297,10 +297,7 @@ export class SmallClient {
   }
 }
 
-function collect(
-  res: supertest.Response,
-  done: (error: Error | null, body: Buffer) => void,
-): void {
+function collect(res: supertest.Response, done: (error: Error | null, body: Buffer) => void): void {
   const chunks: Buffer[] = []
   res.on("data", (chunk: Buffer) => chunks.push(chunk))
   res.on("end", () => done(null, Buffer.concat(chunks)))
