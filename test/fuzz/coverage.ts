@@ -17,6 +17,8 @@ export interface FileCoverage {
   readonly missed: readonly string[]
   /** Blocks that no input reached, by their first words. */
   readonly missedBlocks: readonly string[]
+  /** The blocks inside each named function, closures in it included. */
+  readonly inFunctions: readonly { readonly name: string; readonly blocks: Share }[]
 }
 
 export interface Share {
@@ -97,6 +99,15 @@ function readScript(script: Profiler.ScriptCoverage, file: string): FileCoverage
         const line = source.slice(0, startOffset).split("\n").length
         return `${line}: ${source.slice(startOffset, endOffset).trim().slice(0, 60)}`
       }),
+    inFunctions: own
+      .filter(({ functionName }) => functionName !== "")
+      .map(({ functionName, ranges: [outer] }) => {
+        const inside = reachable.filter(
+          ({ startOffset, endOffset }) =>
+            startOffset >= (outer?.startOffset ?? 0) && endOffset <= (outer?.endOffset ?? 0),
+        )
+        return { name: functionName, blocks: shareOf(inside.map(({ count }) => count)) }
+      }),
   }
 }
 
@@ -138,6 +149,18 @@ function codeLines(source: string): Line[] {
       lines.push({ number: index + 1, from, to })
   })
   return lines
+}
+
+/** Of all the named functions of one file together; undefined when one of them is not there. */
+export function shareIn(file: FileCoverage, names: readonly string[]): Share | undefined {
+  const found = names.map((name) => file.inFunctions.find((one) => one.name === name)?.blocks)
+  let [reached, all] = [0, 0]
+  for (const share of found) {
+    if (share === undefined) return undefined
+    reached += share.reached
+    all += share.all
+  }
+  return { reached, all }
 }
 
 export function percent({ reached, all }: Share): number {

@@ -10,6 +10,7 @@ import {
   type Target,
   type Verdict,
 } from "./target.js"
+import { clientTargets } from "./targets/client.js"
 import { envelopeTargets } from "./targets/envelope.js"
 import { identityTargets } from "./targets/identity.js"
 import { manifestTargets } from "./targets/manifest.js"
@@ -26,6 +27,7 @@ export async function createTargets(subject: Subject): Promise<Target[]> {
     ...recordTargets(subject, vectors),
     ...messageTargets(subject, vectors),
     ...serverTargets(subject, vectors),
+    ...(await clientTargets(subject, vectors)),
   ]
 }
 

@@ -5,6 +5,18 @@
 import { readFileSync } from "node:fs"
 import path from "node:path"
 import { pathToFileURL } from "node:url"
+import type * as Chain from "../../client/chain.js"
+import type * as ClientErrors from "../../client/errors.js"
+import type * as InboxCache from "../../client/inbox-cache.js"
+import type * as Pins from "../../client/pins.js"
+import type * as Display from "../../client/program/display.js"
+import type * as ProgramErrors from "../../client/program/errors.js"
+import type * as Quantities from "../../client/program/quantities.js"
+import type * as Recipients from "../../client/program/recipients.js"
+import type * as Settings from "../../client/program/settings.js"
+import type * as ReceiveJournal from "../../client/receive-journal.js"
+import type * as Sent from "../../client/sent.js"
+import type * as UploadJournal from "../../client/upload-journal.js"
 import type * as Bytes from "../../protocol/bytes.js"
 import type * as Provider from "../../protocol/crypto/node.js"
 import type * as Envelope from "../../protocol/envelope.js"
@@ -31,6 +43,7 @@ import type * as FinishBody from "../../server/http/finish-body.js"
 import type * as Ids from "../../server/ids.js"
 import type * as DeliveryRecords from "../../server/stores/delivery-records.js"
 import type * as InboxLog from "../../server/stores/inbox-log.js"
+import type * as MacedRecord from "../../server/stores/maced-record.js"
 import type * as Uploads from "../../server/uploads.js"
 
 export interface Subject {
@@ -60,7 +73,20 @@ export interface Subject {
   readonly finishBody: typeof FinishBody
   readonly ids: typeof Ids
   readonly inboxLog: typeof InboxLog
+  readonly macedRecord: typeof MacedRecord
   readonly uploads: typeof Uploads
+  readonly chain: typeof Chain
+  readonly clientErrors: typeof ClientErrors
+  readonly display: typeof Display
+  readonly inboxCache: typeof InboxCache
+  readonly pins: typeof Pins
+  readonly programErrors: typeof ProgramErrors
+  readonly quantities: typeof Quantities
+  readonly receiveJournal: typeof ReceiveJournal
+  readonly recipients: typeof Recipients
+  readonly sent: typeof Sent
+  readonly settings: typeof Settings
+  readonly uploadJournal: typeof UploadJournal
 }
 
 const modules: Readonly<Record<keyof Subject, string>> = {
@@ -90,7 +116,20 @@ const modules: Readonly<Record<keyof Subject, string>> = {
   finishBody: "server/http/finish-body",
   ids: "server/ids",
   inboxLog: "server/stores/inbox-log",
+  macedRecord: "server/stores/maced-record",
   uploads: "server/uploads",
+  chain: "client/chain",
+  clientErrors: "client/errors",
+  display: "client/program/display",
+  inboxCache: "client/inbox-cache",
+  pins: "client/pins",
+  programErrors: "client/program/errors",
+  quantities: "client/program/quantities",
+  receiveJournal: "client/receive-journal",
+  recipients: "client/program/recipients",
+  sent: "client/sent",
+  settings: "client/program/settings",
+  uploadJournal: "client/upload-journal",
 }
 
 /** `load` takes a module's name without extension, such as "protocol/bytes". */

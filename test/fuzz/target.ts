@@ -39,7 +39,7 @@ export class Broken extends Error {
   override readonly name = "Broken"
 }
 
-// A message is shown to people and may travel in a problem document; it never carries much of the input.
+// A FormatError travels in a problem document, so it never carries much of the input.
 const mostMessageCharacters = 600
 
 type ErrorClass = new (...parameters: never[]) => Error
@@ -83,7 +83,7 @@ export async function judgeLater<V>(
 function refusalOrThrow(documented: readonly ErrorClass[], error: unknown): void {
   const known = documented.find((kind) => error instanceof kind)
   if (known === undefined || !(error instanceof Error)) throw error
-  if (error.message.length > mostMessageCharacters) {
+  if (error.name === "FormatError" && error.message.length > mostMessageCharacters) {
     throw new Broken(
       `a message of ${error.message.length} characters: ${error.message.slice(0, 80)}`,
     )

@@ -11,7 +11,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os"
 import path from "node:path"
 import { fileURLToPath } from "node:url"
-import { percent } from "../fuzz/coverage.js"
+import { percent, shareIn } from "../fuzz/coverage.js"
 import { createTargets, type Finding, runIteration } from "../fuzz/fuzzing.js"
 import { plant, planted } from "../fuzz/planted.js"
 import type { Progress, Report } from "../fuzz/program.js"
@@ -33,6 +33,23 @@ const parserFiles =
   "bytes json identity key-file header manifest paths envelope payload link records report messages refusals"
     .split(" ")
     .map((name) => `protocol/${name}.js`)
+    .concat("server/config.js", "server/ids.js", "server/http/finish-body.js")
+    .concat("server/stores/delivery-records.js", "server/stores/maced-record.js")
+
+/** Where parsing is one business among others: the functions that parse or verify. */
+const parserFunctions: Readonly<Record<string, readonly string[]>> = {
+  "server/stores/inbox-log.js": ["read", "parseLog", "foldLog"],
+  "client/append-log.js": ["reopenLog", "wholeRecords"],
+  "client/chain.js": ["verifyListing", "listed"],
+  "client/inbox-cache.js": ["load", "#open"],
+  "client/pins.js": ["checkPin", "readPin"],
+  "client/program/quantities.js": ["parseDuration", "parseIdentityName"],
+  "client/program/recipients.js": ["parseRecipientsFile", "parseRelay"],
+  "client/program/settings.js": ["readConfig", "readJsonFile", "textField"],
+  "client/receive-journal.js": ["reopenReceiveJournal", "replay", "parseNames"],
+  "client/sent.js": ["listSent", "readSent", "parseStored"],
+  "client/upload-journal.js": ["reopenUploadJournal", "replay", "parseEntries", "parseStarted"],
+}
 
 interface Outcome {
   readonly report: Report | undefined
@@ -155,6 +172,16 @@ async function show(minutes: string, seed: string): Promise<void> {
       ]
     }),
   ]
+  for (const [file, names] of Object.entries(parserFunctions)) {
+    const covered = coverage.get(file)
+    const share = covered && shareIn(covered, names)
+    const what = `${file}: blocks reached of ${names.join(", ")}, %`
+    figures.push(
+      share
+        ? atLeast(what, percent(share), leastBlocksPercent)
+        : exactly(what, "not there", "there"),
+    )
+  }
   const plants = []
   for (const bug of planted) {
     const copy = plant(compiled, bug)

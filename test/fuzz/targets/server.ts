@@ -309,7 +309,7 @@ function maced<T>(
         if (document === undefined || line.includes("\n")) return "refused"
         const bytes = Buffer.from(`${line}\n${macOf(subject, kind, id, line)}\n`)
         return judge(
-          [subject.errors.FormatError],
+          [subject.macedRecord.DamagedRecord],
           () => parse(recordKey, id, new Uint8Array(bytes)),
           (found) => {
             const again = Buffer.from(encode(recordKey, found)).toString().slice(0, -66)
@@ -326,7 +326,7 @@ function maced<T>(
       make: (draws) => mutateBytes(draws, draws.pick(sketches), sketches),
       run: (input) =>
         judge(
-          [subject.errors.FormatError],
+          [subject.macedRecord.DamagedRecord],
           () => parse(recordKey, id, mustBeBytes(input)),
           () => {
             const mine = good.has(Buffer.from(mustBeBytes(input)).toString("hex"))
@@ -338,7 +338,7 @@ function maced<T>(
 }
 
 function linkSlots(subject: Subject, commit: Commit, vectors: Vectors): Target {
-  const { deliveryRecords: d, provider, bytes, errors } = subject
+  const { deliveryRecords: d, provider, bytes, errors, macedRecord } = subject
   const envelope = hex(vectors.deliveries[0]?.envelopes[0]?.envelope ?? "")
   const place = { id: commit.id, slot: 0 }
   const commitLink = {
@@ -372,7 +372,7 @@ function linkSlots(subject: Subject, commit: Commit, vectors: Vectors): Target {
     },
     run: (input) =>
       judge(
-        [errors.FormatError],
+        [macedRecord.DamagedRecord, errors.FormatError],
         () =>
           d.parseSlot(recordKey, place, mustBeBytes(input), {
             ...commitLink,
