@@ -6,6 +6,7 @@ import {
   type OpenTask,
   type SealResult,
   type SealTask,
+  type ThreadData,
   type UnitResult,
   type UnitTask,
   UnitWorker,
@@ -31,6 +32,7 @@ interface Thread {
 export class SealingPool {
   readonly #slots: Slots
   readonly #threads: Thread[] = []
+  readonly #writeTurn = new Int32Array(new SharedArrayBuffer(4))
   /** Does the work until there turns out to be enough for threads. */
   #inline: UnitWorker | undefined
   #inlineBytes = 0
@@ -40,7 +42,7 @@ export class SealingPool {
   /** `workBytes` is what is known of the work to come; of a stream, nothing is. */
   constructor(slots: Slots, workBytes: number) {
     this.#slots = slots
-    this.#inline = new UnitWorker(slots.views)
+    this.#inline = new UnitWorker(slots.views, this.#writeTurn)
     if (workBytes >= worthThreadsBytes) this.#startThreads()
   }
 
@@ -51,8 +53,9 @@ export class SealingPool {
   }
 
   #start(): Thread {
+    const workerData: ThreadData = { buffers: this.#slots.buffers, writeTurn: this.#writeTurn }
     const worker = new Worker(new URL("./sealing-worker.js", import.meta.url), {
-      workerData: this.#slots.buffers,
+      workerData,
       // Each 32 KiB of ciphertext passes through a short-lived Buffer; a small young generation
       // collects them before they add up.
       resourceLimits: { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 256 },

@@ -1,10 +1,13 @@
 /** The thread around `UnitWorker`: one task in, one result out, in order. */
 import { parentPort, workerData } from "node:worker_threads"
-import { type UnitTask, UnitWorker } from "./unit-work.js"
+import { type ThreadData, type UnitTask, UnitWorker } from "./unit-work.js"
 
 // Only `SealingPool` starts this file, and this is what it hands over.
-const buffers = workerData as readonly SharedArrayBuffer[]
-const worker = new UnitWorker(buffers.map((buffer) => new Uint8Array(buffer)))
+const { buffers, writeTurn } = workerData as ThreadData
+const worker = new UnitWorker(
+  buffers.map((buffer) => new Uint8Array(buffer)),
+  writeTurn,
+)
 
 parentPort?.on("message", (task: UnitTask | "close") => {
   if (task === "close") {

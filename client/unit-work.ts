@@ -110,20 +110,31 @@ export interface OpenResult {
   readonly failed: readonly FailedPiece[]
 }
 
+/** What a thread is started with. */
+export interface ThreadData {
+  readonly buffers: readonly SharedArrayBuffer[]
+  readonly writeTurn: Int32Array
+}
+
 export type UnitTask = SealTask | OpenTask
 export type UnitResult = SealResult | OpenResult
 
 /** More than a unit touches at once with large files; small ones are closed at once. */
 const mostOpenFiles = 8
+/** Smaller writes are over before it is worth taking turns. */
+const turnBytes = 128 * 1024
 
 export class UnitWorker {
   readonly #slots: readonly Uint8Array[]
   /** Of one chunk: every plaintext byte passes through here and stays in the cache. */
   readonly #plain = new Uint8Array(maxPartBytes)
   readonly #open = new Map<string, number>()
+  readonly #writeTurn: Int32Array
 
-  constructor(slots: readonly Uint8Array[]) {
+  /** `writeTurn` is one zero, shared by all who work on the same delivery. */
+  constructor(slots: readonly Uint8Array[], writeTurn: Int32Array) {
     this.#slots = slots
+    this.#writeTurn = writeTurn
   }
 
   run(task: UnitTask): UnitResult {
@@ -242,7 +253,7 @@ export class UnitWorker {
         if (!equalBytes(chunkMac({ key, nonce, plaintext: chunk }), expected)) {
           return { reason: "mac", detail: `chunk at ${offset}` }
         }
-        writeFully(descriptor, chunk, offset)
+        this.#write(descriptor, chunk, offset)
         offset += chunkLength
       }
       if (piece.mode !== undefined) fchmodSync(descriptor, piece.mode)
@@ -252,6 +263,26 @@ export class UnitWorker {
       if (piece.mode !== undefined) this.#close(path)
     }
     return undefined
+  }
+
+  /**
+   * One thread at a time writes large pieces: they are mostly of one file, whose lock in the kernel the
+   * others would spin for, while here they sleep.
+   */
+  #write(descriptor: number, bytes: Uint8Array, position: number): void {
+    if (bytes.length < turnBytes) {
+      writeFully(descriptor, bytes, position)
+      return
+    }
+    while (Atomics.compareExchange(this.#writeTurn, 0, 0, 1) !== 0) {
+      Atomics.wait(this.#writeTurn, 0, 1)
+    }
+    try {
+      writeFully(descriptor, bytes, position)
+    } finally {
+      Atomics.store(this.#writeTurn, 0, 0)
+      Atomics.notify(this.#writeTurn, 0, 1)
+    }
   }
 
   #writing(piece: OpenPiece): number {
