@@ -112,11 +112,11 @@ function readScript(script: Profiler.ScriptCoverage, file: string): FileCoverage
 }
 
 /**
- * A guard against the programmer: no input may reach it, and one that did would be a finding, so it does
- * not count as missed.
+ * A guard against the programmer, or a rethrow of what nobody foresaw: no input may reach it, and one
+ * that did would be a finding, so it does not count as missed.
  */
 function isMisuse(text: string): boolean {
-  return /^[\s{]*throw new (RangeError|TypeError)\(/.test(text)
+  return /^[\s{]*throw (new (RangeError|TypeError)\(|error;)/.test(text)
 }
 
 /** `bytes[i] ?? 0` within the bounds: the compiler asks for the second half, and nothing can reach it. */

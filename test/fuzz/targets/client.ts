@@ -88,7 +88,8 @@ async function inboxCaches(subject: Subject, vectors: Vectors): Promise<Target> 
     ]),
     run: async (input) => {
       const content = mustBeBytes(input)
-      writeFileSync(file, content)
+      if (content.length === 0) rmSync(file, { force: true })
+      else writeFileSync(file, content)
       const cache = new inboxCache.InboxCache(file, identity)
       await cache.load()
       const isValid = Buffer.compare(content, valid) === 0
@@ -100,26 +101,39 @@ async function inboxCaches(subject: Subject, vectors: Vectors): Promise<Target> 
 
 // A relay's listing, whose relay may lie
 
-function listings(subject: Subject, vectors: Vectors): Target {
-  const { chain, clientErrors, errors, messages, records, header, bytes } = subject
+/** What a relay could do otherwise than an honest one, each caught by another check. */
+interface ListingLie {
+  readonly headInbox?: Uint8Array
+  readonly headSeq?: number
+  readonly signSeed?: Uint8Array
+  readonly floorHead?: Uint8Array
+  readonly stampInbox?: Uint8Array
+  readonly stampSeq?: number
+  readonly envelope?: Uint8Array
+  /** Not a lie: the entries up to here are no longer listed. */
+  readonly floorSeq?: number
+}
+
+function makeListing(subject: Subject, vectors: Vectors, lie: ListingLie) {
+  const { messages, records, header } = subject
   const { K_frank, K_src, receipt_key } = vectors.records.random
-  const signSeed = hex(receipt_key)
-  const owner = {
-    origin: "https://relay.example",
-    inboxId: filled(20, 9),
-    signingKey: hex(vectors.records.receipt_public_key),
-  }
-  const headers = vectors.deliveries.slice(0, 3).map((delivery) => hex(delivery.header))
+  const inboxId = filled(20, 9)
+  const floorSeq = lie.floorSeq ?? 0
+  const deliveries = vectors.deliveries.slice(0, 3)
   let head = records.emptyChainHead()
-  const entries = headers.map((one, index) => {
+  const heads = [head]
+  const entries = deliveries.map((delivery, index) => {
     const seq = index + 1
+    const headerBytes = hex(delivery.header)
+    const envelope = hex(delivery.envelopes[0]?.envelope ?? "")
     const record = {
-      headerHash: header.headerHash(one),
-      envelopeHash: filled(32, seq),
+      headerHash: header.headerHash(headerBytes),
+      envelopeHash: subject.envelope.envelopeHash(envelope),
       acceptedMs: 1000 + seq,
       expiresMs: 2000 + seq,
     }
     head = records.chainHead({ ...record, previous: head, seq })
+    heads.push(head)
     if (seq === 2) {
       const tombstone = records.encodeTombstone({ ...record, seq, reason: "taken" })
       return { kind: "gone" as const, seq, tombstone }
@@ -127,8 +141,8 @@ function listings(subject: Subject, vectors: Vectors): Target {
     const stamp = records.encodeStamp({
       ...record,
       kid: 1,
-      inboxId: owner.inboxId,
-      seq,
+      inboxId: lie.stampInbox ?? inboxId,
+      seq: lie.stampSeq ?? seq,
       head,
       source: { lane: 1, lineage: filled(16, 1), sourcePseudonym: filled(16, 0) },
       kFrank: hex(K_frank),
@@ -136,45 +150,90 @@ function listings(subject: Subject, vectors: Vectors): Target {
       random: (length) => filled(length, 4),
     })
     const id = String(seq).padStart(32, "0")
-    return { kind: "waiting" as const, seq, id, stamp, header: one }
+    const withEnvelope = seq === 3 && { envelope: lie.envelope ?? envelope }
+    return { kind: "waiting" as const, seq, id, stamp, header: headerBytes, ...withEnvelope }
   })
   const signed = records.encodeHead({
     kid: 1,
-    inboxId: owner.inboxId,
+    inboxId: lie.headInbox ?? inboxId,
     asOfMs: 5000,
-    seq: 3,
+    seq: lie.headSeq ?? 3,
     head,
-    floorSeq: 0,
-    signSeed,
+    floorSeq,
+    signSeed: lie.signSeed ?? hex(receipt_key),
   })
   const page = {
     head: signed,
-    floor: { seq: 0, head: records.emptyChainHead() },
-    entries,
+    floor: { seq: floorSeq, head: lie.floorHead ?? heads[floorSeq] ?? head },
+    entries: entries.slice(floorSeq),
     more: false,
     used: { bytes: 1, deliveries: 2 },
     newAfter: 0,
   }
   // A page is a message as the relay's encoder makes it, and that is JSON.
-  const sample = { ...messages.encodeInboxPage(page) } as Json
-  const names = headers.map((one) => bytes.toHex(header.headerHash(one)))
+  return { page: { ...messages.encodeInboxPage(page) } as Json, heads, inboxId }
+}
+
+function listings(subject: Subject, vectors: Vectors): Target {
+  const { chain, clientErrors, errors, messages, records, header, bytes } = subject
+  const honest = makeListing(subject, vectors, {})
+  const { inboxId, heads } = honest
+  const signingKey = hex(vectors.records.receipt_public_key)
+  const owner = { origin: "https://relay.example", inboxId, signingKey }
+  const good = [honest.page, makeListing(subject, vectors, { floorSeq: 1 }).page]
+  const lies: ListingLie[] = [
+    { headInbox: filled(20, 8) },
+    { headSeq: 4 },
+    { signSeed: filled(32, 8) },
+    { floorHead: filled(32, 8) },
+    { stampInbox: filled(20, 8) },
+    { stampSeq: 2 },
+    { envelope: filled(984, 8) },
+  ]
+  const all = good.concat(lies.map((lie) => makeListing(subject, vectors, lie).page))
+  const names = vectors.deliveries
+    .slice(0, 3)
+    .map((delivery) => bytes.toHex(header.headerHash(hex(delivery.header))))
+  // Seen when there were two entries.
+  const seenBytes = records.encodeHead({
+    kid: 1,
+    inboxId,
+    asOfMs: 4000,
+    seq: 2,
+    head: heads[2] ?? filled(32, 0),
+    floorSeq: 0,
+    signSeed: hex(vectors.records.random.receipt_key),
+  })
+  const seen = { head: records.parseHead(seenBytes), bytes: seenBytes }
+  const elsewhere = { ...seen, head: { ...seen.head, head: filled(32, 8) } }
   return {
     name: "listing, verified",
-    ...fromJson([sample]),
+    seeds: fromJson(good).seeds,
+    make: fromJson(all).make,
     run: (input) => {
       const document = readJson(mustBeText(input))
       if (document === undefined) return "refused"
       return judge(
         [errors.FormatError, clientErrors.Untrustworthy],
-        () => chain.verifyListing([messages.parseInboxPage(document.value)], owner, undefined),
-        (listing) => {
+        () => {
+          const pages = [messages.parseInboxPage(document.value)]
+          return [undefined, seen, elsewhere].map((one) => chain.verifyListing(pages, owner, one))
+        },
+        ([listing, again, contradicted]) => {
+          if (listing === undefined) return
+          const floor = listing.head.floorSeq
           const waiting = listing.waiting.map(({ stamp }) => bytes.toHex(stamp.headerHash))
           const gone = listing.gone.map((tombstone) => bytes.toHex(tombstone.headerHash))
-          mustHold("what was delivered", waiting.join() === [names[0], names[2]].join())
+          mustHold(
+            "what was delivered",
+            waiting.join() === [names[0], names[2]].slice(floor).join(),
+          )
           mustHold("what was taken", gone.join() === names[1])
           const hashes = listing.waiting.map((one) => header.headerHash(one.headerBytes))
           mustHold("its headers", hashes.map(bytes.toHex).join() === waiting.join())
-          mustEqual("the head", listing.head.head, head)
+          mustEqual("the head", listing.head.head, heads[3] ?? filled(32, 0))
+          mustHold("goes on from what was seen", again?.extendsRemembered === true)
+          mustHold("not from anything else", contradicted?.extendsRemembered === false)
         },
       )
     },
@@ -246,9 +305,12 @@ function programTexts(subject: Subject, vectors: Vectors): Target[] {
     },
     {
       name: "program's settings",
-      ...fromJson([{ v: 1, relay: "https://relay.example", identity: "default" }, {}]),
+      seeds: ["", '{"v":1,"relay":"https://relay.example"}', "{}"],
+      make: fromJson([{ v: 1, relay: "https://relay.example", identity: "default" }, {}]).make,
       run: (input) => {
-        writeFileSync(file, mustBeText(input))
+        // No settings at all are good ones.
+        if (mustBeText(input) === "") rmSync(file, { force: true })
+        else writeFileSync(file, mustBeText(input))
         return judge(
           documented,
           () =>
