@@ -26,7 +26,7 @@ import { showCount, showSize, showText } from "./program/display.js"
 
 const KIB = 1024
 const MIB = 1024 * KIB
-const program = fileURLToPath(new URL("./main.js", import.meta.url))
+const program = fileURLToPath(new URL("./main.cjs", import.meta.url))
 
 /** What this run started and must not leave behind. */
 const running = new Set<ChildProcess>()

@@ -1,4 +1,10 @@
-import { createIdentity, encodeAddress, hostOf, sealIdentity } from "../../protocol/index.js"
+import {
+  createIdentity,
+  encodeAddress,
+  hostOf,
+  RelayRefusal,
+  sealIdentity,
+} from "../../protocol/index.js"
 import type { Identity } from "../../protocol/index.js"
 import { openState, registerInbox, relayInfo } from "../index.js"
 import type { InitRequest } from "./command-line.js"
@@ -44,11 +50,11 @@ export async function init(request: InitRequest, context: Context): Promise<void
   // Asked first, so that a mistyped relay costs nobody a passphrase.
   const facts = await context.work((work) => relayInfo({ relay, state, ...work }))
   if (facts.registration === "closed" && stage === "none") {
-    throw new UsageError(
-      `${facts.origin} takes no new inboxes\nAsk its operator to open registration, or run a relay of your own with 'knothole relay'.`,
-    )
+    throw new RelayRefusal("registration_closed", {
+      detail: `${facts.origin} takes no new inboxes`,
+    })
   }
-  const identity =
+  const { identity, sealed } =
     stage === "none"
       ? await makeIdentity(request, context, name)
       : await continueIdentity(request, context, name)
@@ -66,7 +72,7 @@ export async function init(request: InitRequest, context: Context): Promise<void
       "",
       `The key that opens it is in ${keyFile}`,
       "Keep a copy of that file somewhere safe: without it nobody can open what was sent to you.",
-      request.passphrase
+      sealed
         ? "A lost passphrase cannot be recovered, by anyone."
         : "It has no passphrase: whoever reads that file can open everything.",
       `  cp ${quoteForShell(keyFile)} /a/safe/place/`,
@@ -74,14 +80,15 @@ export async function init(request: InitRequest, context: Context): Promise<void
     ].join("\n"),
   )
   output.result(address)
-  output.event("identity", { name, address, relay, key_file: keyFile, sealed: request.passphrase })
+  output.event("identity", { name, address, relay, key_file: keyFile, sealed })
 }
 
-async function makeIdentity(
-  request: InitRequest,
-  context: Context,
-  name: string,
-): Promise<Identity> {
+interface Opened {
+  readonly identity: Identity
+  readonly sealed: boolean
+}
+
+async function makeIdentity(request: InitRequest, context: Context, name: string): Promise<Opened> {
   const passphrase = request.passphrase
     ? await choosePassphrase(
         {
@@ -96,7 +103,7 @@ async function makeIdentity(
     const identity = await createIdentity()
     const bytes = await sealIdentity(identity, passphrase)
     await saveKeyFile({ paths: context.paths, name, bytes })
-    return identity
+    return { identity, sealed: request.passphrase }
   })
 }
 
@@ -104,11 +111,11 @@ async function continueIdentity(
   request: InitRequest,
   context: Context,
   name: string,
-): Promise<Identity> {
+): Promise<Opened> {
   const { paths, output } = context
   const key = loadKeyFile({ paths, config: readConfig(paths), name })
   output.say(
     `An earlier 'init' made ${key.file} and did not get to open its inbox; going on with it.`,
   )
-  return unlock(key, request.passphraseFile)
+  return { identity: await unlock(key, request.passphraseFile), sealed: key.sealed }
 }

@@ -4,14 +4,16 @@ import type { Inbox, InboxRow, ReceiveResult } from "../index.js"
 import type { ReceiveRequest } from "./command-line.js"
 import { showCount, showSize, showText } from "./display.js"
 import { PartlyDone, UsageError } from "./errors.js"
+import { exitCodes } from "./exit-codes.js"
+import type { ExitCode } from "./exit-codes.js"
 import { explainFailure } from "./failures.js"
 import { tableHead, tableRow, withInbox } from "./inbox.js"
 import type { Context, WorkOptions } from "./context.js"
 
 export async function receiveDeliveries(request: ReceiveRequest, context: Context): Promise<void> {
   const { output } = context
-  context.canResume(`To go on where it stopped, run the same again:\n  ${context.sameAgain}`)
   await withInbox(request, context, async (inbox, work) => {
+    context.canResume(`To go on where it stopped, run the same again:\n  ${context.sameAgain}`)
     const ids = await chooseIds(request, inbox, work)
     if (ids.length === 0) {
       output.say("Nothing waits in this inbox.")
@@ -62,6 +64,9 @@ function canBeReceived(row: InboxRow): boolean {
   return row.problem === undefined && row.duplicateOf === undefined && row.sender.kind !== "refused"
 }
 
+/** The others would meet the same: no relay, or no room. */
+const concernsAll = new Set<ExitCode>([exitCodes.unreachable, exitCodes.full])
+
 interface OneDelivery {
   readonly request: ReceiveRequest
   readonly context: Context
@@ -87,8 +92,8 @@ async function receiveOne(one: OneDelivery): Promise<string | undefined> {
       ...work,
     })
   } catch (error) {
-    if (one.isOnly || work.signal.aborted) throw error
     const { message, code, exit } = explainFailure(error)
+    if (one.isOnly || work.signal.aborted || concernsAll.has(exit)) throw error
     output.event("not_received", { id, error: { code, message, exit } })
     return `${id}: ${message}`
   }

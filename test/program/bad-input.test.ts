@@ -114,10 +114,10 @@ describe("bad recipients and relays", () => {
     )
   })
 
-  it("a relay that takes no new inboxes ends init with 2 before a key is made", async () => {
+  it("a relay that takes no new inboxes ends init with 4 before a key is made", async () => {
     const closed = await workshop.startRelay("closed", ["--registration", "closed"])
     const args = ["init", "--relay", closed.url, "--no-passphrase"]
-    expectFailure(await workshop.run("nobody", args), 2, "takes no new inboxes")
+    expectFailure(await workshop.run("nobody", args), 4, "takes no new inboxes")
     expect(existsSync(inFolder("nobody", "identities"))).toBe(false)
   })
 

@@ -52,6 +52,10 @@ function bare(full: string): string {
   return full.replace(/@.*/, "")
 }
 
+function threads(pid: number | undefined): number {
+  return readdirSync(`/proc/${pid}/task`).length
+}
+
 async function run(home: string, ...args: string[]) {
   const ended = await workshop.run(home, args)
   expect(ended, ended.stderr).toMatchObject({ code: 0 })
@@ -313,6 +317,12 @@ describe("the relay", () => {
     const [first, ...log] = ended.stderr.trimEnd().split("\n")
     expect(first).toBe(`listening on ${own.url}`)
     for (const line of log) expect(JSON.parse(line)).toHaveProperty("event")
+  })
+
+  it("gives syncs more threads than Node would, unless it is told how many", async () => {
+    const usual = await workshop.startRelay("usual")
+    const single = await workshop.startRelay("single", [], { UV_THREADPOOL_SIZE: "1" })
+    expect(threads(usual.child.pid) - threads(single.child.pid)).toBe(7)
   })
 
   it("takes its settings from flags and their twins, and names everything that is wrong with them", async () => {

@@ -11,7 +11,7 @@ import path from "node:path"
 import { text as readAll } from "node:stream/consumers"
 import { fileURLToPath } from "node:url"
 
-const program = fileURLToPath(new URL("../../dist/client/main.js", import.meta.url))
+const program = fileURLToPath(new URL("../../dist/client/main.cjs", import.meta.url))
 
 export interface Ended {
   readonly code: number | null
@@ -83,9 +83,13 @@ export class Workshop {
     return this.start(home, args, options).ended
   }
 
-  async startRelay(home: string, args: string[] = []): Promise<Started> {
-    const data = path.join(this.folder, home, "data")
-    const running = this.start(home, ["relay", "--data", data, "--listen", "127.0.0.1:0", ...args])
+  async startRelay(
+    home: string,
+    args: string[] = [],
+    env: Record<string, string> = {},
+  ): Promise<Started> {
+    const where = ["--data", path.join(this.folder, home, "data"), "--listen", "127.0.0.1:0"]
+    const running = this.start(home, ["relay", ...where, ...args], { env })
     const url = await Promise.race([
       running.stderr.waitFor(/^listening on (\S+)/m),
       running.ended.then((ended) => {
