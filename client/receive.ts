@@ -482,9 +482,11 @@ class Receiving {
       path: file,
       fileOffset: piece.fileOffset,
       length: piece.length,
-      key: entry.key,
-      nonce: entry.nonce,
-      chunkMacs: entry.chunkMacs.subarray(16 * piece.chunk, 16 * (piece.chunk + piece.chunkCount)),
+      // Copies: what is posted to a thread takes the whole buffer behind a view along, and behind these
+      // is the manifest.
+      key: entry.key.slice(),
+      nonce: entry.nonce.slice(),
+      chunkMacs: entry.chunkMacs.slice(16 * piece.chunk, 16 * (piece.chunk + piece.chunkCount)),
     }
     if (this.#failed.has(piece.file)) return { ...base, target: "nowhere", mode: undefined }
     if (isWhole) {

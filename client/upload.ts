@@ -215,8 +215,10 @@ export class BodyUpload {
         mark: entry.mark,
         fileOffset: piece.fileOffset,
         length: piece.length,
-        key: secrets.key,
-        nonce: secrets.nonce,
+        // Copies: what is posted to a thread takes the whole buffer behind a view along, and behind
+        // those of a resumed upload is its journal.
+        key: secrets.key.slice(),
+        nonce: secrets.nonce.slice(),
       }
     })
     await this.#seal(pieces, { ...unit, track })

@@ -105,6 +105,7 @@ const { port1: nowhere, port2: otherEnd } = new MessageChannel()
 nowhere.close()
 otherEnd.close()
 const transferred: ArrayBuffer[] = []
+const worthGivingBack = 2048
 
 /**
  * Frees the memory of a cipher's output at once. node:crypto cannot write into a buffer of ours, and
@@ -113,8 +114,8 @@ const transferred: ArrayBuffer[] = []
  * closed detaches it here and delivers it nowhere.
  */
 function giveBack({ buffer, length }: Buffer): void {
-  // A small output may share its memory with others.
-  if (length < pieceBytes || buffer.byteLength !== length) return
+  // A small one is not worth the call, and one that shares its memory is not ours to give.
+  if (length < worthGivingBack || buffer.byteLength !== length) return
   if (!(buffer instanceof ArrayBuffer)) return
   transferred[0] = buffer
   // oxlint-disable-next-line unicorn/require-post-message-target-origin -- ports have no origin
