@@ -131,14 +131,6 @@ export function createUploads(needs: UploadsNeeds): Uploads {
     startHash: Uint8Array,
     token: Uint8Array,
   ): Promise<StartUploadReply | undefined> {
-    const known = await index.upload(id)
-    if (known?.state === "open") {
-      if (!equalBytes(known.startHash, startHash)) throw new RelayRefusal("idempotency_mismatch")
-      if (known.expiresMs <= nowMs()) throw new RelayRefusal("upload_expired")
-      // The answer promises that the upload outlives the index, also when the first one never arrived.
-      if ((await blobs.readUpload(id)) === undefined) await blobs.saveUpload(known)
-      return startReply(known, token)
-    }
     const commit = await findCommit(blobs, id)
     if (commit !== undefined) {
       if (!equalBytes(commit.startHash, startHash)) throw new RelayRefusal("idempotency_mismatch")
@@ -149,6 +141,14 @@ export function createUploads(needs: UploadsNeeds): Uploads {
         requestBytes: config.requestBytes,
         expiresMs: commit.createdMs + relayDefaults.uploadMs,
       }
+    }
+    const known = await index.upload(id)
+    if (known?.state === "open") {
+      if (!equalBytes(known.startHash, startHash)) throw new RelayRefusal("idempotency_mismatch")
+      if (known.expiresMs <= nowMs()) throw new RelayRefusal("upload_expired")
+      // The answer promises that the upload outlives the index, also when the first one never arrived.
+      if ((await blobs.readUpload(id)) === undefined) await blobs.saveUpload(known)
+      return startReply(known, token)
     }
     if (known?.state === "closed") throw new RelayRefusal("upload_expired")
     return undefined

@@ -43,6 +43,19 @@ describe("uploads", () => {
 
   afterEach(() => under.remove())
 
+  const post = (type: string, text: string) =>
+    under.client.http
+      .post("/v1/uploads")
+      .set("Idempotency-Key", toHex(random(16)))
+      .set("Content-Type", type)
+      .send(text)
+
+  const extend = (upload: { id: string; token: Uint8Array }, reserveBytes: unknown) =>
+    under.client.http
+      .post(`/v1/uploads/${upload.id}/extend`)
+      .set("Authorization", encodeBearer(upload.token))
+      .send({ reserve_bytes: reserveBytes })
+
   describe("starting", () => {
     it("answers with an id, a token and what was reserved", async () => {
       const reply = await under.client.postUpload([alice, bob], { reserveBytes: 20_000 })
@@ -170,12 +183,6 @@ describe("uploads", () => {
     })
 
     it("refuses what is not JSON, is not called JSON, or is too long", async () => {
-      const post = (type: string, text: string) =>
-        under.client.http
-          .post("/v1/uploads")
-          .set("Idempotency-Key", toHex(random(16)))
-          .set("Content-Type", type)
-          .send(text)
       expect((await post("application/json", "{")).body.code).toBe("bad_request")
       expect((await post("text/plain", "{}")).status).toBe(415)
       expect((await post("application/json", " ".repeat(20_000))).status).toBe(413)
@@ -183,12 +190,6 @@ describe("uploads", () => {
   })
 
   describe("extending", () => {
-    const extend = (upload: { id: string; token: Uint8Array }, reserveBytes: unknown) =>
-      under.client.http
-        .post(`/v1/uploads/${upload.id}/extend`)
-        .set("Authorization", encodeBearer(upload.token))
-        .send({ reserve_bytes: reserveBytes })
-
     it("grows the reservation, never shrinks it, and renews the end up to 72 hours", async () => {
       const upload = await under.client.start([alice], 100_000)
       expect((await extend(upload, 300_000)).body.reserved_bytes).toBe(300_000)
