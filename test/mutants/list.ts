@@ -12,6 +12,8 @@ export interface Mutant {
   readonly testFile: string
   /** The test's full name: its groups and its title, as a report tells it. */
   readonly test: string
+  /** The test runs the built program, so that is built from the sabotaged source first. */
+  readonly built?: true
 }
 
 const protocolMutants: readonly Mutant[] = [
@@ -305,6 +307,152 @@ const protocolMutants: readonly Mutant[] = [
   },
 ]
 
+const serverMutants: readonly Mutant[] = [
+  {
+    id: "commit-mac-unchecked",
+    file: "server/stores/maced-record.ts",
+    find: `if (!equalBytes(mac, recordMac(place, line))) throw new FormatError(place.kind, "not ours")`,
+    replace: "",
+    testFile: "test/fuzz/parsers.test.ts",
+    test: "a short slice of the fuzzing, the same inputs each time 'commit.v1, with its MAC': hostile input is refused or means one thing",
+  },
+  {
+    id: "link-mac-unchecked",
+    file: "server/stores/delivery-records.ts",
+    find: "if (!equalBytes(mac, linkMac(key, place, open))) return { envelope, link: undefined }",
+    replace: "if (mac.length !== 32) return { envelope, link: undefined }",
+    testFile: "test/fuzz/parsers.test.ts",
+    test: "a short slice of the fuzzing, the same inputs each time 'links.v1': hostile input is refused or means one thing",
+  },
+  {
+    id: "log-mac-unchecked",
+    file: "server/stores/inbox-log.ts",
+    find: "if (!equalBytes(logMac(key, inbox, open), bytes.subarray(macAt))) {",
+    replace: "if (open.length !== macAt) {",
+    testFile: "test/fuzz/parsers.test.ts",
+    test: "a short slice of the fuzzing, the same inputs each time 'inbox log': hostile input is refused or means one thing",
+  },
+  {
+    id: "buried-entry-comes-back",
+    file: "server/stores/inbox-log.ts",
+    find: `} else if (record.kind === "buried" || !places.has(record.seq)) {`,
+    replace: "} else {",
+    testFile: "test/fuzz/parsers.test.ts",
+    test: "a short slice of the fuzzing, the same inputs each time 'inbox log': hostile input is refused or means one thing",
+  },
+  {
+    id: "first-write-does-not-win",
+    file: "server/uploads.ts",
+    find: `if (!equalBytes(known.leaf, leaf)) throw new RelayRefusal("part_differs")`,
+    replace: "",
+    testFile: "test/server/uploads.test.ts",
+    test: "uploads parts takes an equal part again and refuses a different one",
+  },
+  {
+    id: "finish-twice-with-other-content",
+    file: "server/uploads.ts",
+    find: `if (!isSame) throw new RelayRefusal("upload_finished")`,
+    replace: "",
+    testFile: "test/server/finish.test.ts",
+    test: "finishing refuses other content under the same upload",
+  },
+  {
+    id: "relay-does-not-check-the-root",
+    file: "server/uploads.ts",
+    find: "if (!equalBytes(bodyRoot({ bodyLength: header.bodyLength, leaves }), header.bodyRoot)) {",
+    replace: "if (leaves.length !== count) {",
+    testFile: "test/server/finish.test.ts",
+    test: "finishing refuses parts that do not add up to the header, and leaves the upload as it was",
+  },
+  {
+    id: "envelope-for-another-header",
+    file: "server/uploads.ts",
+    find: "if (!equalBytes(parseEnvelope(envelope, parseBundle(bundle)).headerHash, hash)) {",
+    replace:
+      "if (parseEnvelope(envelope, parseBundle(bundle)).headerHash.length !== hash.length) {",
+    testFile: "test/server/finish.test.ts",
+    test: "finishing refuses envelopes of another count, suite, length or header",
+  },
+  {
+    id: "parts-beyond-the-reservation",
+    file: "server/uploads.ts",
+    find: "if (first >= maxParts || gridOffset(first) + lengthBytes > reservedBytes) {",
+    replace: "if (first >= maxParts) {",
+    testFile: "test/server/uploads.test.ts",
+    test: "uploads extending lets parts in up to the new total and no further",
+  },
+  {
+    id: "revoked-by-anybody",
+    file: "server/deliveries.ts",
+    find: "if (!equalBytes(commit.deleteHash, deleteHash)) return false",
+    replace: "",
+    testFile: "test/server/deliveries.test.ts",
+    test: "deliveries is not revoked by the wrong capability or by the upload's token",
+  },
+  {
+    id: "record-not-synced",
+    file: "server/disk.ts",
+    find: "await file.sync()",
+    replace: "",
+    testFile: "test/durability/upload.test.ts",
+    test: "one upload, seen by its system calls every file of the delivery is synced before the receipt is written",
+    built: true,
+  },
+  {
+    id: "commit-rename-not-synced",
+    file: "server/stores/disk-blob-store.ts",
+    find: "await this.syncStore()",
+    replace: "",
+    testFile: "test/durability/upload.test.ts",
+    test: "one upload, seen by its system calls the folders that the commit rename touches are synced between the rename and the receipt",
+    built: true,
+  },
+  {
+    id: "log-not-synced",
+    file: "server/stores/inbox-log.ts",
+    find: "await file.sync()",
+    replace: "",
+    testFile: "test/durability/upload.test.ts",
+    test: "one upload, seen by its system calls the folders that the commit rename touches are synced between the rename and the receipt",
+    built: true,
+  },
+  {
+    id: "receipt-before-its-link",
+    file: "server/chains.ts",
+    find: "await publishEntries(needs, inbox, entries)",
+    replace: "void publishEntries(needs, inbox, entries)",
+    testFile: "test/durability/upload.test.ts",
+    test: "one upload, seen by its system calls nothing of the delivery is synced only after its receipt",
+    built: true,
+  },
+  {
+    id: "parts-not-synced",
+    file: "server/stores/disk-blob-store.ts",
+    find: "const synced = this.#syncAndClose(written).finally(() => this.#openParts.leave())",
+    replace:
+      "const synced = this.#closeQuietly(written).then(() => true).finally(() => this.#openParts.leave())",
+    testFile: "test/durability/upload.test.ts",
+    test: "one upload, seen by its system calls every file of the delivery is synced before the receipt is written",
+    built: true,
+  },
+  {
+    id: "expired-entry-still-waits",
+    file: "server/stores/embedded-index.ts",
+    find: `return entry.kind === "waiting" && entry.expiresMs <= now ? goneFrom(entry, "expired") : entry`,
+    replace: "return entry",
+    testFile: "test/contracts/embedded-index.test.ts",
+    test: "the index contract, embedded inboxes shows an expired entry as gone without any sweep",
+  },
+  {
+    id: "index-takes-two-parts-for-one-place",
+    file: "server/stores/embedded-index.ts",
+    find: `: "differs"`,
+    replace: `: "same"`,
+    testFile: "test/contracts/embedded-index.test.ts",
+    test: "the index contract, embedded uploads lets exactly one of concurrent different parts win its place",
+  },
+]
+
 const clientMutants: readonly Mutant[] = [
   {
     id: "leaf-check-skipped",
@@ -525,4 +673,4 @@ const clientMutants: readonly Mutant[] = [
   },
 ]
 
-export const mutants: readonly Mutant[] = [...protocolMutants, ...clientMutants]
+export const mutants: readonly Mutant[] = [...protocolMutants, ...serverMutants, ...clientMutants]

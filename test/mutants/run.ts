@@ -2,7 +2,7 @@
  * `npm run test:mutants [ID…]`: puts each listed sabotage into a copy of the tree, one at a time, runs
  * the test that must notice, and shows that it fails with it and passes without.
  */
-import { spawn } from "node:child_process"
+import { spawn, spawnSync } from "node:child_process"
 import { once } from "node:events"
 import {
   cpSync,
@@ -38,6 +38,11 @@ function openLane(): Lane {
   }
   symlinkSync(path.resolve("node_modules"), path.join(folder, "node_modules"))
   return { folder }
+}
+
+/** The compiled files of the lane's sources. Types were checked before; a sabotage may break them. */
+function build(lane: Lane): void {
+  spawnSync(path.resolve("node_modules/.bin/tsc"), [], { cwd: lane.folder, stdio: "ignore" })
 }
 
 type Verdicts = ReadonlyMap<string, string>
@@ -89,6 +94,18 @@ function sabotage(lane: Lane, { id, file, find, replace }: Mutant): () => void {
   return () => writeFileSync(target, source)
 }
 
+/** The named test with the sabotage in place. */
+async function runSabotaged(lane: Lane, mutant: Mutant): Promise<Verdicts> {
+  const restore = sabotage(lane, mutant)
+  try {
+    if (mutant.built) build(lane)
+    return await runTests(lane, mutant.testFile, [mutant.test])
+  } finally {
+    restore()
+    if (mutant.built) build(lane)
+  }
+}
+
 /** Runs `work` over `items`, one at a time in each lane. */
 async function inLanes<T>(
   items: readonly T[],
@@ -127,9 +144,7 @@ interface Outcome {
 
 const outcomes: Outcome[] = []
 await inLanes(mutants, async (lane, mutant) => {
-  const restore = sabotage(lane, mutant)
-  const verdicts = await runTests(lane, mutant.testFile, [mutant.test])
-  restore()
+  const verdicts = await runSabotaged(lane, mutant)
   const outcome = {
     mutant,
     without: unmutated.get(mutant.testFile)?.get(mutant.test) ?? "not there",

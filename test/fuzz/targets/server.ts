@@ -381,6 +381,10 @@ function linkSlots(subject: Subject, commit: Commit, vectors: Vectors): Target {
         (found) => {
           const slot = mustBeBytes(input)
           mustEqual("envelope", found.envelope, slot.subarray(512, 512 + envelope.length))
+          const prefix = new Uint8Array(Buffer.from(`links.v1 ${place.id} ${place.slot}\n`))
+          const mac = provider.hmacSha256(recordKey, prefix, slot.subarray(0, 480))
+          const isOurs = bytes.equalBytes(mac, slot.subarray(480, 512))
+          mustHold("a link nobody made", (found.link !== undefined) === isOurs)
           if (found.link === undefined) return
           const { seq, head, stamp } = found.link
           const again = bytes.concatBytes(bytes.u64(seq), head, stamp)
