@@ -4,7 +4,7 @@ import { once } from "node:events"
 import { readFileSync } from "node:fs"
 import { createServer } from "node:net"
 
-export const program: string = `${process.cwd()}/dist/client/main.js`
+export const program: string = `${process.cwd()}/dist/client/main.cjs`
 
 export type Finished = {
   code: number | null
