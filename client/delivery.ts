@@ -174,6 +174,7 @@ class AllThere extends Error {}
 
 /** Takes an answer to a Range of parts and hands out each part's bytes in turn. */
 export class PartsSink implements ReplySink {
+  readonly keepsChunks = false
   readonly #bodyLength: number
   readonly #last: number
   readonly #bufferOf: (part: number, length: number) => Uint8Array

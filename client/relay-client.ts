@@ -19,6 +19,8 @@ import {
   type RefusalCode,
   toBase64url,
 } from "../protocol/index.js"
+// Of no use in a browser, and neither is this file.
+import { giveBack } from "../protocol/crypto/node.js"
 import { backoffMs } from "./backoff.js"
 import { NotARelay, RelayUnreachable } from "./errors.js"
 import { asError, type CallOptions, say } from "./progress.js"
@@ -56,6 +58,8 @@ export interface RelayRequest extends CallOptions {
 
 /** Takes a reply as it arrives. `start` is called again when an attempt failed half-way. */
 export interface ReplySink {
+  /** False when a chunk is of no more use once `write` has returned. */
+  readonly keepsChunks: boolean
   start(reply: ReplyHead): void
   write(chunk: Uint8Array): void
 }
@@ -301,6 +305,7 @@ export class RelayClient {
       incoming.on("data", (chunk: Buffer) => {
         try {
           sink.write(chunk)
+          if (!sink.keepsChunks) giveBack(chunk)
         } catch (error) {
           reject(asError(error))
         }
@@ -409,6 +414,7 @@ const passing: ReadonlySet<RefusalCode> = new Set<RefusalCode>([
 ])
 
 class Collector implements ReplySink {
+  readonly keepsChunks = true
   readonly #most: number
   readonly #tooMuch: () => Error
   #pieces: Uint8Array[] = []

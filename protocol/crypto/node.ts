@@ -108,12 +108,13 @@ const transferred: ArrayBuffer[] = []
 const worthGivingBack = 2048
 
 /**
- * Frees the memory of a cipher's output at once. node:crypto cannot write into a buffer of ours, and
- * the garbage collector notices the outputs late: by then tens of megabytes have been touched for the
- * first time, which costs as much as the encryption. Transferring a buffer through a port that is
- * closed detaches it here and delivers it nowhere.
+ * Frees the memory of a buffer at once; it is empty afterwards. node:crypto cannot write into a buffer
+ * of ours, and the garbage collector notices its outputs late: by then tens of megabytes have been
+ * touched for the first time, which costs as much as the encryption. Transferring a buffer through a
+ * port that is closed detaches it here and delivers it nowhere. Node only, hence no part of the
+ * provider's interface; the client uses it for what it reads from sockets.
  */
-function giveBack({ buffer, length }: Buffer): void {
+export function giveBack({ buffer, length }: Buffer): void {
   // A small one is not worth the call, and one that shares its memory is not ours to give.
   if (length < worthGivingBack || buffer.byteLength !== length) return
   if (!(buffer instanceof ArrayBuffer)) return
