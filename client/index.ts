@@ -11,6 +11,16 @@ export {
   sealIdentity,
 } from "../protocol/index.js"
 export {
+  type Bundle,
+  createIdentity,
+  type CreateIdentityOptions,
+  type Identity,
+  identityFileInfo,
+  openIdentity,
+  parseAddress,
+  sealIdentity,
+} from "../protocol/index.js"
+export {
   DeliveryGone,
   DestinationExists,
   DiskFull,
