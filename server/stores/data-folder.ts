@@ -18,7 +18,7 @@ import { parseUtf8, utf8 } from "../../protocol/index.js"
 import { type Disk, hasCode, readSmallFile, unlessMissing, writeSyncedFile } from "../disk.js"
 
 const layoutVersion = 1
-const folders = ["keys", "inboxes", "spool", "store", "ended", "trash"] as const
+const folders = ["keys", "inboxes", "spool", "store", "ended", "trash", "index"] as const
 
 export interface DataFolder {
   readonly path: string
