@@ -4,13 +4,6 @@
  * opened.
  */
 export {
-  createIdentity,
-  type CreateIdentityOptions,
-  type Identity,
-  openIdentity,
-  sealIdentity,
-} from "../protocol/index.js"
-export {
   type Bundle,
   createIdentity,
   type CreateIdentityOptions,
