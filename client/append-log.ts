@@ -3,7 +3,7 @@
  * crash, and everything behind it, is dropped on opening; `flush` says when what was appended before
  * it is on stable storage. Records appended while one sync runs share the next one.
  *
- *     file    magic 8 ‖ record*
+ *     file    magic 8 ‖ record* ‖ zeros
  *     record  u32 length ‖ u8 type ‖ payload ‖ u32 CRC-32 of type ‖ payload
  */
 import { constants } from "node:fs"
@@ -14,6 +14,14 @@ import { concatBytes, equalBytes, u32, utf8 } from "../protocol/index.js"
 import { errorCode } from "./error-code.js"
 import { syncFolder } from "./private-files.js"
 
+/**
+ * The file grows by so many zeros at a time, which records then take the place of. A sync after a write
+ * that moves no end and takes no new block is one write to the disk. Otherwise it is a commit of the
+ * file system's journal, which waits for what everybody else has written on that disk; and every part
+ * that is sent waits for such a sync.
+ */
+const growthBytes = 64 * 1024
+
 export interface LogRecord {
   readonly type: number
   readonly payload: Uint8Array
@@ -23,6 +31,8 @@ export class AppendLog {
   readonly #handle: FileHandle
   #pending: Uint8Array[] = []
   #position: number
+  /** Up to here the file has blocks. */
+  #allocated: number
   /** The write and sync under way, and the one that will carry what is pending. */
   #current: Promise<void> | undefined
   #next: Promise<void> | undefined
@@ -30,6 +40,7 @@ export class AppendLog {
   constructor(handle: FileHandle, position: number) {
     this.#handle = handle
     this.#position = position
+    this.#allocated = position
   }
 
   append(type: number, payload: Uint8Array): void {
@@ -76,8 +87,11 @@ export class AppendLog {
   }
 
   async #writePending(durably: boolean): Promise<void> {
-    const bytes = concatBytes(...this.#pending)
+    const records = concatBytes(...this.#pending)
     this.#pending = []
+    const end = this.#position + records.length
+    const grows = end > this.#allocated
+    const bytes = grows ? concatBytes(records, new Uint8Array(growthBytes)) : records
     let written = 0
     while (written < bytes.length) {
       const { bytesWritten } = await this.#handle.write(
@@ -88,7 +102,8 @@ export class AppendLog {
       )
       written += bytesWritten
     }
-    this.#position += bytes.length
+    if (grows) this.#allocated = end + growthBytes
+    this.#position = end
     if (durably) await this.#handle.datasync()
   }
 
@@ -145,6 +160,7 @@ function wholeRecords(bytes: Uint8Array, from: number): { records: LogRecord[]; 
     const end = at + 9 + length
     if (end > bytes.length) break
     const content = bytes.subarray(at + 4, at + 5 + length)
+    // Zeros are no record: the CRC-32 of one of them is not zero.
     if (crc32(content) !== view.getUint32(end - 4)) break
     records.push({ type: content[0] ?? 0, payload: content.subarray(1) })
     at = end

@@ -32,9 +32,11 @@ describe("a log", () => {
   })
 
   test("cut at any length, it gives the records before the cut and takes new ones", async () => {
-    const whole = readFileSync(await written("one", "two", "three"))
+    const content = readFileSync(await written("one", "two", "three"))
     const ends = [8, 20, 32, 46]
-    expect(whole.length).toBe(46)
+    const whole = content.subarray(0, 46)
+    // Behind the records there is nothing but room for more.
+    expect(content.subarray(46).every((byte) => byte === 0)).toBe(true)
     for (let length = magic.length; length < whole.length; length++) {
       const file = path.join(scratchFolder(), "log")
       writeFileSync(file, whole.subarray(0, length))
@@ -54,11 +56,35 @@ describe("a log", () => {
   test("a record that was torn, not cut, ends it as well", async () => {
     const file = await written("one", "two")
     const bytes = readFileSync(file)
-    bytes.fill(0, bytes.length - 5)
+    // The last five of the 32 bytes that two records and the magic take.
+    bytes.fill(0, 27)
     writeFileSync(file, bytes)
     expect(await payloadsOf(file)).toEqual(["one"])
     appendFileSync(file, Buffer.alloc(4096))
     expect(await payloadsOf(file)).toEqual(["one"])
+  })
+
+  test("takes the room of zeros that an earlier run left behind", async () => {
+    const file = await written("one")
+    for (const payload of ["two", "three"]) {
+      const { log } = found(await reopenLog(file, magic))
+      log.append(1, Buffer.from(payload))
+      await log.flush()
+      await log.close()
+    }
+    expect(await payloadsOf(file)).toEqual(["one", "two", "three"])
+  })
+
+  test("grows past the room it took at first", async () => {
+    const file = path.join(scratchFolder(), "log")
+    const log = await createLog(file, magic)
+    const payloads = Array.from({ length: 40 }, (_, index) => String(index).padEnd(5000, "."))
+    for (const payload of payloads) {
+      log.append(1, Buffer.from(payload))
+      await log.flush()
+    }
+    await log.close()
+    expect(await payloadsOf(file)).toEqual(payloads)
   })
 
   test("of another kind, it is no log", async () => {
