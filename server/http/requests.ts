@@ -1,6 +1,8 @@
 // Reading requests: what they must declare, and their bodies.
 import type { IncomingMessage, ServerResponse } from "node:http"
 import { FormatError, KIB, parseBearer, parseUtf8, RelayRefusal } from "../../protocol/index.js"
+// Of Node alone, as the relay is.
+import { giveBack } from "../../protocol/crypto/node.js"
 import type { Clock } from "../clock.js"
 
 /** Enough for the largest JSON request, a start with 32 recipients or a registration. */
@@ -82,8 +84,10 @@ export interface ReceiveOptions {
   readonly lengthBytes: number
   /** For bodies that have no business taking long. */
   readonly deadlineMs?: number
-  /** The socket is not read while a promise is pending. The chunk belongs to the receiver. */
+  /** The socket is not read while a promise is pending. */
   take(chunk: Uint8Array): Promise<void> | void
+  /** The receiver has no more use for a chunk once it is taken. */
+  readonly isCopied?: boolean
 }
 
 /** Hands the body over as it comes. Resolves when all of it was taken. */
@@ -138,11 +142,15 @@ export function receiveBody(
         fail(error)
         return
       }
-      if (taken === undefined) return
+      if (taken === undefined) {
+        if (options.isCopied === true) giveBack(chunk)
+        return
+      }
       isTaking = true
       req.pause()
       taken.then(() => {
         isTaking = false
+        if (options.isCopied === true) giveBack(chunk)
         if (isSettled) return
         req.resume()
         finishIfDone()

@@ -107,6 +107,7 @@ export function uploadRoutes({ uploads, buffers, clock }: UploadNeeds): Route[] 
               clock,
               lengthBytes,
               take: (chunk) => receiver.take(chunk),
+              isCopied: true,
             })
           } catch (error) {
             await receiver.abandon()
