@@ -109,11 +109,13 @@ export class ReceiveJournal {
           const kind = reader.u8("kind") === 0 ? "chunks" : "padding"
           const run = { kind, first: reader.u32("first"), count: reader.u32("count") } as const
           runs.push({ run, boot, synced: false })
+          reader.end()
           break
         }
         case types.synced: {
           const count = reader.u32("count")
           for (const entry of runs.slice(0, count)) entry.synced = true
+          reader.end()
           break
         }
         case types.failed:
@@ -175,7 +177,13 @@ export async function startReceiveJournal(
 }
 
 function parseNames(payload: Uint8Array): string[] {
-  const value: unknown = JSON.parse(parseUtf8(payload, "names"))
+  const text = parseUtf8(payload, "names")
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch (error) {
+    throw new FormatError("receive journal", "names are JSON", { cause: error })
+  }
   if (!Array.isArray(value)) throw new FormatError("receive journal", "names are a list")
   return value.filter((name) => typeof name === "string")
 }

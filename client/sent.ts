@@ -140,7 +140,13 @@ async function readSent(state: ClientState, id: string): Promise<StoredRecord> {
       `no delivery ${id} was sent from here; list what was sent`,
     )
   }
-  return parseStored(JSON.parse(text))
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch (error) {
+    throw new FormatError("sent record", `${fileOf(state, id)} is damaged`, { cause: error })
+  }
+  return parseStored(value)
 }
 
 function parseStored(value: unknown): StoredRecord {

@@ -12,7 +12,9 @@ import {
   equalBytes,
   FormatError,
   fromHex,
+  gridCount,
   headerBytes,
+  maxParts,
   parseUtf8,
   random,
   toHex,
@@ -148,8 +150,11 @@ export class UploadJournal {
     await this.#log?.close()
   }
 
-  /** What a journal read from a file says, applied in order. */
-  replay(records: readonly LogRecord[]): void {
+  /**
+   * What a journal read from a file says, applied in order. `chunkCount` is how many chunks the sources
+   * have now: MACs beyond them, of sources that were longer then, are not remembered.
+   */
+  replay(records: readonly LogRecord[], chunkCount: number): void {
     for (const { type, payload } of records) {
       const reader = new ByteReader(payload, "upload journal")
       switch (type) {
@@ -158,12 +163,18 @@ export class UploadJournal {
           break
         case types.macs: {
           const firstChunk = reader.u32("chunk")
-          this.#putMacs(firstChunk, reader.take(reader.remaining, "MACs"))
+          const macs = reader.take(reader.remaining, "MACs")
+          if (macs.length % 16 !== 0) reader.refuse("MACs", "not whole")
+          if (firstChunk + macs.length / 16 <= chunkCount) this.#putMacs(firstChunk, macs)
           break
         }
-        case types.leaf:
-          this.leaves[reader.u32("part")] = reader.take(32, "leaf")
+        case types.leaf: {
+          const part = reader.u32("part")
+          if (part >= maxParts) reader.refuse("part", "beyond the largest body")
+          this.leaves[part] = reader.take(32, "leaf")
+          reader.end()
           break
+        }
         case types.finish: {
           const header = reader.take(headerBytes, "header")
           const envelopes: Uint8Array[] = []
@@ -171,6 +182,7 @@ export class UploadJournal {
             envelopes.push(reader.take(reader.u16("length"), "envelope"))
           }
           this.finish = { header, envelopes }
+          reader.end()
           break
         }
         default:
@@ -247,7 +259,8 @@ export async function reopenUploadJournal(
       known.push(...parseEntries(rest[next]?.payload ?? new Uint8Array(0)))
     }
     const journal = new UploadJournal(log, parseStart(first.payload), known)
-    journal.replay(rest.slice(next))
+    const chunkCount = entries.reduce((sum, { mark }) => sum + gridCount(mark.size), 0)
+    journal.replay(rest.slice(next), chunkCount)
     const path = firstDifference(known, entries)
     return path === undefined ? { kind: "resumed", journal } : { kind: "changed", journal, path }
   } catch (error) {

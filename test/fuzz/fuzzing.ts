@@ -12,6 +12,7 @@ import {
 } from "./target.js"
 import { clientTargets } from "./targets/client.js"
 import { envelopeTargets } from "./targets/envelope.js"
+import { journalTargets } from "./targets/journals.js"
 import { identityTargets } from "./targets/identity.js"
 import { manifestTargets } from "./targets/manifest.js"
 import { messageTargets } from "./targets/messages.js"
@@ -28,6 +29,7 @@ export async function createTargets(subject: Subject): Promise<Target[]> {
     ...messageTargets(subject, vectors),
     ...serverTargets(subject, vectors),
     ...(await clientTargets(subject, vectors)),
+    ...journalTargets(subject, vectors),
   ]
 }
 
