@@ -447,8 +447,8 @@ class Receiving {
     work.add(tracked)
   }
 
+  /** Also when the call has been called off meanwhile: what is verified need not be fetched again. */
   async #openUnit(unit: Unit, { journal, pool }: UnitContext): Promise<void> {
-    if (this.#error !== undefined) return
     const from = unit.bodyOffset
     const to = from + unit.length
     const segments = segmentsOf(from, to, (part) => this.#partInHand(part).slot)
