@@ -50,9 +50,9 @@ const partPattern = /^p(0|[1-9][0-9]{0,9})-([0-9a-f]{64})$/
 /** Commit, ended and upload records name at most 255 inboxes. */
 const maxRecordBytes = 256 * 1024
 
-// Node does file work on a pool of threads (8 in the program). Half of them for syncs leaves the rest
-// for the reads and writes that clients wait for; four at once are grouped well by the file system.
-const syncsAtOnce = 4
+// Node does file work on a pool of threads (16 in the program). Many syncs at once share the commits of
+// the file system; the rest of the threads are left for what clients wait for.
+const syncsAtOnce = 12
 /** Parts written and not yet durable: each keeps a file open. */
 const openPartsAtMost = 64
 

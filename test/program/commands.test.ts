@@ -322,7 +322,7 @@ describe("the relay", () => {
   it("gives syncs more threads than Node would, unless it is told how many", async () => {
     const usual = await workshop.startRelay("usual")
     const single = await workshop.startRelay("single", [], { UV_THREADPOOL_SIZE: "1" })
-    expect(threads(usual.child.pid) - threads(single.child.pid)).toBe(7)
+    expect(threads(usual.child.pid) - threads(single.child.pid)).toBe(15)
   })
 
   it("takes its settings from flags and their twins, and names everything that is wrong with them", async () => {
