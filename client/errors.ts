@@ -34,9 +34,10 @@ export class UnknownInbox extends Error {
   readonly address: string
   readonly origin: string
 
-  constructor(address: string, origin: string) {
+  constructor(address: string, origin: string, message?: string) {
     super(
-      `there is no inbox ${address} at ${origin}; ask its owner for the current address, host included`,
+      message ??
+        `there is no inbox ${address} at ${origin}; ask its owner for the current address, host included`,
     )
     this.address = address
     this.origin = origin

@@ -17,7 +17,7 @@ import {
   utf8,
   verifyMinute,
 } from "../protocol/index.js"
-import { Untrustworthy } from "./errors.js"
+import { UnknownInbox, Untrustworthy } from "./errors.js"
 import type { CallOptions } from "./progress.js"
 import { callOf, meetRelay, type Relay, type RelayOptions } from "./relay.js"
 
@@ -47,7 +47,19 @@ async function withFreshProof<T>(
     // A relay that restarted in between has another key of the minute, and one whose answer was lost
     // has seen this proof already. Neither says anything about the identity.
     if (!(error instanceof RelayRefusal) || error.status !== 401) throw error
-    return use(await prove(relay, identity, call))
+  }
+  try {
+    return await use(await prove(relay, identity, call))
+  } catch (error) {
+    if (!(error instanceof RelayRefusal) || error.code !== "unauthorized") throw error
+    // A relay does not say which inboxes it has, but the proof was good.
+    const { origin } = relay.client
+    const { address } = identity.bundle
+    throw new UnknownInbox(
+      address,
+      origin,
+      `${origin} has no inbox for this identity (${address}); open one there first`,
+    )
   }
 }
 

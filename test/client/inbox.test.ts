@@ -1,7 +1,13 @@
 import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import path from "node:path"
 import { describe, expect, test } from "vitest"
-import { DeliveryGone, type InboxRow, registerInbox, Untrustworthy } from "../../client/index.js"
+import {
+  DeliveryGone,
+  type InboxRow,
+  registerInbox,
+  UnknownInbox,
+  Untrustworthy,
+} from "../../client/index.js"
 import { createIdentity, RelayRefusal } from "../../protocol/index.js"
 import { patternBytes } from "./folders.js"
 import { makeDelivery } from "./made-delivery.js"
@@ -284,11 +290,12 @@ describe("logging in", () => {
     expect(setting.relay.asked.filter((one) => one.path === "/v1/sessions")).toHaveLength(1)
   })
 
-  test("to an inbox that is not there fails as a wrong proof does", async () => {
+  test("to an inbox that is not there says that it has to be opened first", async () => {
     const setting = await makeSetting()
     const identity = await createIdentity()
     const inbox = await setting.open({ identity })
-    await expect(inbox.list()).rejects.toMatchObject({ code: "unauthorized" })
+    await expect(inbox.list()).rejects.toThrow(UnknownInbox)
+    await expect(inbox.list()).rejects.toThrow(/open one there first/)
     const { relay, owner: state } = setting
     const registered = await registerInbox({ identity, relay: relay.origin, state })
     expect(registered).toEqual({ address: identity.bundle.address, created: true })
