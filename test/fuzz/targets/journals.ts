@@ -2,12 +2,12 @@
  * A client's own files after whatever happened to them: the journals of unfinished work, and what was
  * sent.
  */
-import { mkdirSync, writeFileSync } from "node:fs"
+import { mkdirSync, rmSync, writeFileSync } from "node:fs"
 import path from "node:path"
 import { crc32 } from "node:zlib"
 import type { ScannedEntry } from "../../../client/scan.js"
 import { mutateBytes, sketch, type FieldKind, type Sketch } from "../mutate-bytes.js"
-import { fromJson, type Json } from "../mutate-json.js"
+import { fromJson } from "../mutate-json.js"
 import type { Draws } from "../random.js"
 import { hex, type Subject, type Vectors } from "../subject.js"
 import { judgeLater, mustBeBytes, mustBeText, mustEqual, mustHold, type Target } from "../target.js"
@@ -310,11 +310,11 @@ function receiveJournals({ receiveJournal }: Subject): Target {
 
 function sentRecords({ sent, errors }: Subject, vectors: Vectors): Target {
   const folder = scratchFolder()
-  mkdirSync(path.join(folder, "sent"))
   const id = "00112233445566778899aabbccddeeff"
+  const other = id.replaceAll("0", "1")
   const [address = ""] = Object.values(vectors.people).map((person) => person.address)
   const receipt = Buffer.from(vectors.records.receipt, "hex").toString("base64url")
-  const sample: Json = {
+  const sample = {
     v: 1,
     id,
     origin: "https://relay.example",
@@ -328,18 +328,26 @@ function sentRecords({ sent, errors }: Subject, vectors: Vectors): Target {
   }
   return {
     name: "sent record",
-    ...fromJson([sample]),
+    seeds: ["", JSON.stringify(sample)],
+    make: fromJson([sample]).make,
     run: (input) => {
       const text = mustBeText(input)
-      writeFileSync(path.join(folder, "sent", id), text)
+      // Nothing was sent yet, or this and one more.
+      rmSync(path.join(folder, "sent"), { recursive: true, force: true })
+      if (text !== "") {
+        mkdirSync(path.join(folder, "sent"))
+        writeFileSync(path.join(folder, "sent", id), text)
+        writeFileSync(path.join(folder, "sent", other), JSON.stringify({ ...sample, id: other }))
+      }
       return judgeLater(
         [errors.FormatError],
         () => sent.listSent({ folder }),
-        ([record]) => {
-          const document: unknown = JSON.parse(text)
-          mustHold("it says so", typeof document === "object" && document !== null)
-          mustHold("a record", record !== undefined && typeof record.origin === "string")
-          mustHold("no capability", record !== undefined && !("deleteCapability" in record))
+        (records) => {
+          mustHold("as many as there are", records.length === (text === "" ? 0 : 2))
+          mustHold(
+            "no capability",
+            records.every((record) => !("deleteCapability" in record)),
+          )
         },
       )
     },

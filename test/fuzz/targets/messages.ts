@@ -26,21 +26,28 @@ export function readJson(text: string): { value: unknown } | undefined {
  * Whether `document` says all that `encoded` says, in the same form. With `exact`, also nothing else:
  * a request has one encoding, a reply may hold members that a newer relay added.
  */
-export function says(document: unknown, encoded: unknown, exact: boolean): boolean {
-  if (typeof encoded !== "object" || encoded === null) return Object.is(document, encoded)
+export function says(
+  document: unknown,
+  encoded: unknown,
+  exact: boolean,
+  isSame: (a: unknown, b: unknown) => boolean = Object.is,
+): boolean {
+  if (typeof encoded !== "object" || encoded === null) return isSame(document, encoded)
   if (typeof document !== "object" || document === null) return false
   if (Array.isArray(encoded)) {
     return (
       Array.isArray(document) &&
       document.length === encoded.length &&
-      encoded.every((item, index) => says(document[index], item, exact))
+      encoded.every((item, index) => says(document[index], item, exact, isSame))
     )
   }
   if (Array.isArray(document)) return false
   const there = new Map<string, unknown>(Object.entries(document))
   const wanted = Object.entries(encoded)
   if (exact && there.size !== wanted.length) return false
-  return wanted.every(([name, value]) => there.has(name) && says(there.get(name), value, exact))
+  return wanted.every(
+    ([name, value]) => there.has(name) && says(there.get(name), value, exact, isSame),
+  )
 }
 
 function mustNotPollute(): void {

@@ -270,6 +270,11 @@ function storedRecords(subject: Subject, vectors: Vectors): Target[] {
   ]
 }
 
+/** Of the two zeros that JSON can write, a relay writes one and reads both. */
+function isSame(a: unknown, b: unknown): boolean {
+  return a === b
+}
+
 function maced<T>(
   subject: Subject,
   form: {
@@ -313,9 +318,7 @@ function maced<T>(
           () => parse(recordKey, id, new Uint8Array(bytes)),
           (found) => {
             const again = Buffer.from(encode(recordKey, found)).toString().slice(0, -66)
-            // Through text once more: of the two zeros that JSON can write, one comes back.
-            const meant: unknown = JSON.parse(JSON.stringify(document.value))
-            mustHold("one meaning", says(meant, JSON.parse(again), false))
+            mustHold("one meaning", says(document.value, JSON.parse(again), false, isSame))
           },
         )
       },
