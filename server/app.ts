@@ -10,6 +10,7 @@ import { ClientGone } from "./http/requests.js"
 import { failureFields, type Log } from "./log.js"
 import { RangeRefusal } from "./routes/deliveries.js"
 import { rebuilding } from "./routes/relay-info.js"
+import { DamagedRecord } from "./stores/maced-record.js"
 import { relayFull } from "./uploads.js"
 
 export interface AppNeeds {
@@ -70,6 +71,7 @@ function errorHandler({ log, clock }: AppNeeds): ErrorRequestHandler {
       return
     }
     const refusal = refusalFor(error)
+    if (error instanceof DamagedRecord) log("record_refused", failureFields(error), "alarm")
     if (refusal.code === "internal" || refusal.code === "relay_full") {
       const route = typeof req.route?.path === "string" ? req.route.path : ""
       log(

@@ -211,6 +211,11 @@ export function loadConfig(sources: ConfigSources): RelayConfig {
     problems.push("--data: there is no home folder to put the relay's data in, so say where")
   }
   const publicOrigins = all(settings.publicOrigins)
+  if (publicOrigins.length === 0 && !isLoopbackHost(listen.host)) {
+    problems.push(
+      "--public-url: other machines can reach the relay, so it has to know by what URL, or nobody could log in",
+    )
+  }
   const isLocal =
     publicOrigins.length > 0 ? publicOrigins.every(isLoopbackOrigin) : isLoopbackHost(listen.host)
   const config = {

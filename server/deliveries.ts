@@ -17,6 +17,7 @@ import {
 } from "../protocol/index.js"
 import type { Chains } from "./chains.js"
 import type { Clock } from "./clock.js"
+import { unlessMissing } from "./disk.js"
 import { addressOf, type DeliveryId, type InboxId, inboxIdBytesOf } from "./ids.js"
 import type { BlobReader, BlobStore, Commit } from "./stores/blob-store.js"
 import type { ChainEntry, InboxListing, RelayIndex, WaitingEntry } from "./stores/relay-index.js"
@@ -207,12 +208,12 @@ export function createDeliveries(needs: DeliveriesNeeds): Deliveries {
       return envelope
     },
 
-    manifest: ({ id }) => blobs.openManifest(id),
+    manifest: ({ id }) => orGone(blobs.openManifest(id)),
 
     leaves: ({ id }, { first, last }) =>
-      blobs.readLeaves(id, { from: 32 * first, to: 32 * (last + 1) }),
+      orGone(blobs.readLeaves(id, { from: 32 * first, to: 32 * (last + 1) })),
 
-    part: ({ id }, { index: at, leaf }) => blobs.openPart({ id, index: at, leaf }, "store"),
+    part: ({ id }, { index: at, leaf }) => orGone(blobs.openPart({ id, index: at, leaf }, "store")),
 
     async renewLease({ id, entry }) {
       const now = nowMs()
@@ -260,6 +261,13 @@ export function createDeliveries(needs: DeliveriesNeeds): Deliveries {
     remove,
     endIfDone,
   }
+}
+
+/** A delivery that was removed while its pieces were being fetched. */
+async function orGone<T>(read: Promise<T>): Promise<T> {
+  const found = await unlessMissing(read, undefined)
+  if (found === undefined) throw new RelayRefusal("not_found")
+  return found
 }
 
 function pageEntry(entry: InboxListing["entries"][number]): InboxEntry {

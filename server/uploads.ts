@@ -17,6 +17,7 @@ import {
   gridOffset,
   type Header,
   headerHash,
+  KIB,
   leafHash,
   maxParts,
   parseBundle,
@@ -55,7 +56,7 @@ const hourMs = 3_600_000
 const mostMissing = 1000
 /** Renewed while a finish is at work; after a crash others wait no longer than this. */
 const finishLeaseMs = 60_000
-const manifestWriteBytes = 1024 * 1024
+const manifestWriteBytes = 256 * KIB
 /** An accepted time is announced before it is used; one older than this is taken anew. */
 const staleAcceptMs = 4_000
 const openLane = 0

@@ -82,7 +82,7 @@ export function deliveryRoutes(needs: DeliveryNeeds): Route[] {
     const first = pieces[0]?.index ?? 0
     const last = pieces.at(-1)?.index ?? 0
     const leaves = await deliveries.leaves(delivery, { first, last })
-    res.writeHead(range === undefined ? 200 : 206)
+    res.statusCode = range === undefined ? 200 : 206
     await sendPieces(res, pieces, async ({ index, offset, lengthBytes }) => {
       const at = 32 * (index - first)
       const part = await deliveries.part(delivery, { index, leaf: leaves.subarray(at, at + 32) })
@@ -94,7 +94,6 @@ export function deliveryRoutes(needs: DeliveryNeeds): Route[] {
     try {
       const sizeBytes = await blob.sizeBytes()
       setDataHeaders(res, sizeBytes)
-      res.writeHead(200)
       const pieces: { readonly offset: number; readonly lengthBytes: number }[] = []
       for (let offset = 0; offset < sizeBytes; offset += maxPartBytes) {
         pieces.push({ offset, lengthBytes: Math.min(maxPartBytes, sizeBytes - offset) })
@@ -266,8 +265,9 @@ async function readInto(
 }
 
 /**
- * Sends the pieces in order; the next one is read while the last one goes out. A failure on the way
- * can only cut the connection: the status has been sent.
+ * Sends the pieces in order; the next one is read while the last one goes out. The status goes with the
+ * first: when that cannot be read, there is still an answer to give. Later a failure can only cut the
+ * connection.
  */
 async function sendPieces<P>(
   res: ServerResponse,

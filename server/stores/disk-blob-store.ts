@@ -8,6 +8,7 @@ import {
   type DiskFile,
   discardFile,
   hasCode,
+  isDiskFull,
   readSmallFile,
   unlessMissing,
   writeSyncedFile,
@@ -309,6 +310,20 @@ export class DiskBlobStore implements BlobStore {
 
   async end(ended: Ended): Promise<void> {
     const { id } = ended.commit
+    try {
+      await this.#saveEnded(ended)
+    } catch (error) {
+      if (!isDiskFull(error)) throw error
+      // The one thing that must work on a full disk is making room on it.
+      const trashed = await this.#trash(this.#store(id), id)
+      if (trashed !== undefined) await this.#remove(trashed)
+      await this.#saveEnded(ended)
+    }
+    await this.#trash(this.#store(id), id)
+  }
+
+  async #saveEnded(ended: Ended): Promise<void> {
+    const { id } = ended.commit
     const fresh = join(this.#folder.ended, `new-${this.#temporaryName()}`)
     try {
       await writeSyncedFile(this.#disk, fresh, encodeEnded(this.#key, ended))
@@ -318,7 +333,6 @@ export class DiskBlobStore implements BlobStore {
       throw error
     }
     await this.#disk.syncFolder(this.#folder.ended)
-    await this.#trash(this.#store(id), id)
   }
 
   async readEnded(id: DeliveryId): Promise<Ended | undefined> {
@@ -443,16 +457,17 @@ export class DiskBlobStore implements BlobStore {
   }
 
   /** Moves a folder out of the way at once; its files are unlinked in the background. */
-  async #trash(folder: string, id: DeliveryId): Promise<void> {
+  async #trash(folder: string, id: DeliveryId): Promise<string | undefined> {
     const target = join(this.#folder.trash, `${id}-${toHex(this.#random(8))}`)
     try {
       await this.#disk.rename(folder, target)
     } catch (error) {
-      if (hasCode(error, "ENOENT")) return
+      if (hasCode(error, "ENOENT")) return undefined
       throw error
     }
     // What fails here is done by the next sweep, which empties the trash.
     void this.#removing.run(() => this.#remove(target)).catch(() => undefined)
+    return target
   }
 
   async #remove(path: string): Promise<void> {

@@ -80,6 +80,15 @@ describe("the relay's settings", () => {
     })
   })
 
+  it("name the URL that others reach the relay by, as soon as others can", () => {
+    for (const listen of ["0.0.0.0:8787", "[::]:8787", "relay.test:80"]) {
+      expect(problemsOf({ flags: { listen }, env: home })).toEqual([
+        expect.stringContaining("--public-url"),
+      ])
+      expect(load({ listen, publicUrl: "https://relay.test" }).registration).toBe("closed")
+    }
+  })
+
   it("report every problem at once, each with its flag or variable and what is wrong", () => {
     const problems = problemsOf({
       flags: {
