@@ -17,18 +17,6 @@ describe("the disk", () => {
 
   const at = (name: string) => join(folder, name)
 
-  async function codeOf(work: Promise<unknown>): Promise<string> {
-    try {
-      await work
-    } catch (error) {
-      for (const code of ["EEXIST", "ELOOP", "ENOENT", "EBADF", "ENOTEMPTY"]) {
-        if (hasCode(error, code)) return code
-      }
-      throw error
-    }
-    return "done"
-  }
-
   it("makes a file only where there is none, for its owner alone, and follows no link", async () => {
     const file = await nodeDisk.create(at("new"))
     await file.write(random(10), 0)
@@ -87,3 +75,15 @@ describe("the disk", () => {
     expect((await nodeDisk.space(folder)).totalBytes).toBeGreaterThan(0)
   })
 })
+
+async function codeOf(work: Promise<unknown>): Promise<string> {
+  try {
+    await work
+  } catch (error) {
+    for (const code of ["EEXIST", "ELOOP", "ENOENT", "EBADF", "ENOTEMPTY"]) {
+      if (hasCode(error, code)) return code
+    }
+    throw error
+  }
+  return "done"
+}
