@@ -3,7 +3,7 @@
  * names, that all of them together are the chain the relay signed, and that this chain goes on from
  * the one seen last time. A relay that drops, swaps or rolls back contradicts its own signature.
  */
-import { mkdir, readFile } from "node:fs/promises"
+import { readFile } from "node:fs/promises"
 import path from "node:path"
 import {
   chainHead,
@@ -28,7 +28,7 @@ import {
 } from "../protocol/index.js"
 import { Untrustworthy } from "./errors.js"
 import { errorCode } from "./error-code.js"
-import { replacePrivateFile } from "./private-files.js"
+import { makePrivateFolder, replacePrivateFile } from "./private-files.js"
 import { type CallOptions, notice } from "./progress.js"
 
 /** An entry whose stamp, header and, if it came along, envelope belong together. */
@@ -156,7 +156,7 @@ export class HeadMemory {
     if (remembered && !listing.extendsRemembered) {
       await this.#contradiction(remembered, listing, owner, call)
     }
-    await mkdir(path.dirname(this.#file), { recursive: true, mode: 0o700 })
+    await makePrivateFolder(path.dirname(this.#file))
     // Another process may have seen more meanwhile; what was seen last in the chain is kept.
     const now = await this.#read()
     if (!now || now.head.seq <= listing.head.seq || listing.head.restored) {
@@ -178,7 +178,7 @@ export class HeadMemory {
       )
       return
     }
-    await mkdir(this.#proofs, { recursive: true, mode: 0o700 })
+    await makePrivateFolder(this.#proofs)
     const proof = { origin: owner.origin, signing_key: toBase64url(owner.signingKey) }
     const heads = { seen: toBase64url(remembered.bytes), shown: toBase64url(listing.headBytes) }
     const name = `${toBase64url(owner.inboxId)}-${remembered.head.seq}-${listing.head.seq}.json`

@@ -6,7 +6,7 @@
  * It also remembers deliveries that are gone, until a month past their end, so that the same sealed
  * delivery is recognised when it comes again, and "taken" is told from "never was".
  */
-import { mkdir, readFile } from "node:fs/promises"
+import { readFile } from "node:fs/promises"
 import path from "node:path"
 import {
   concatBytes,
@@ -26,7 +26,7 @@ import {
 } from "../protocol/index.js"
 import type { Listed } from "./chain.js"
 import { errorCode } from "./error-code.js"
-import { replacePrivateFile } from "./private-files.js"
+import { makePrivateFolder, replacePrivateFile } from "./private-files.js"
 
 export interface CachedRow {
   readonly id: string
@@ -157,7 +157,7 @@ export class InboxCache {
     const nonce = random(nonceBytes)
     const plaintext = utf8(JSON.stringify([...this.#rows.values()]))
     const ciphertext = gcmSeal({ key: this.#key, nonce, plaintext })
-    await mkdir(path.dirname(this.#file), { recursive: true, mode: 0o700 })
+    await makePrivateFolder(path.dirname(this.#file))
     await replacePrivateFile(this.#file, concatBytes(magic, nonce, ciphertext))
     this.#changed = false
   }

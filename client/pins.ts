@@ -2,12 +2,12 @@
  * The signing key of each relay, kept from the first meeting. Receipts, heads and login challenges are
  * worth what this key is worth, so a different one later is refused until the owner says yes.
  */
-import { mkdir, readFile, rm } from "node:fs/promises"
+import { readFile, rm } from "node:fs/promises"
 import path from "node:path"
 import { equalBytes, fromBase64url, parseUtf8, toBase64url, utf8 } from "../protocol/index.js"
 import { Untrustworthy } from "./errors.js"
 import { errorCode } from "./error-code.js"
-import { placePrivateFile } from "./private-files.js"
+import { makePrivateFolder, placePrivateFile } from "./private-files.js"
 import { type ClientState, nameFor } from "./state.js"
 
 function pinFile(state: ClientState, origin: string): string {
@@ -23,7 +23,7 @@ export async function checkPin(
   const file = pinFile(state, origin)
   let pinned = await readPin(file)
   if (pinned === undefined) {
-    await mkdir(path.dirname(file), { recursive: true, mode: 0o700 })
+    await makePrivateFolder(path.dirname(file))
     await placePrivateFile(file, utf8(`${origin} ${toBase64url(signingKey)}\n`))
     // Another process may have met this relay at the same moment; what it kept counts.
     pinned = await readPin(file)

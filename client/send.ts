@@ -3,7 +3,7 @@
  * interruption with the same sources and recipients, it goes on where it stopped (docs/protocol.md §8);
  * a stream cannot be read twice, so what holds one starts over.
  */
-import { mkdir, rm } from "node:fs/promises"
+import { rm } from "node:fs/promises"
 import path from "node:path"
 import {
   bodyRoot,
@@ -45,6 +45,7 @@ import {
 import { DiskFull, SourceChanged, SourceUnusable, Untrustworthy } from "./errors.js"
 import { placeFiles, type Placement } from "./layout.js"
 import { errorCode } from "./error-code.js"
+import { makePrivateFolder } from "./private-files.js"
 import { type CallOptions, notice, say } from "./progress.js"
 import { asUnknownInbox, bundleFrom, callOf, meetRelay, type Relay } from "./relay.js"
 import { parseOrigin } from "./relay-client.js"
@@ -207,7 +208,7 @@ class Sending {
   readonly #scan: Scan
   readonly #streams: readonly StreamSource[]
   readonly #placement: Placement
-  readonly #folder: string
+  readonly #journalFile: string
   #sentBytes = 0
   #resumed = false
 
@@ -226,7 +227,7 @@ class Sending {
     this.#scan = parts.scan
     this.#streams = parts.streams
     this.#placement = placeFiles(parts.scan.entries.map(({ mark }) => mark.size))
-    this.#folder = path.join(options.state.folder, "uploads", this.#resumeKey())
+    this.#journalFile = path.join(options.state.folder, "uploads", this.#resumeKey())
   }
 
   /** What has to be the same for a later run to be the same sending. */
@@ -249,10 +250,10 @@ class Sending {
   async run(): Promise<SentDelivery> {
     try {
       if (this.#streams.length > 0) return await this.#attempt(undefined, true)
-      await mkdir(this.#folder, { recursive: true, mode: 0o700 })
-      const lock = await takeLock(path.join(this.#folder, "lock"), "sending this")
+      await makePrivateFolder(path.dirname(this.#journalFile))
+      const lock = await takeLock(`${this.#journalFile}.lock`, "sending this")
       try {
-        return await this.#resumeOrStart(path.join(this.#folder, "journal"))
+        return await this.#resumeOrStart(this.#journalFile)
       } finally {
         await lock.release()
       }

@@ -1,5 +1,5 @@
 /** What stays of a delivery at its sender: enough to ask about it and to take it back. */
-import { mkdir, readdir, readFile, rm } from "node:fs/promises"
+import { readdir, readFile, rm } from "node:fs/promises"
 import path from "node:path"
 import {
   FormatError,
@@ -13,7 +13,7 @@ import {
 } from "../protocol/index.js"
 import { DeliveryGone } from "./errors.js"
 import { errorCode } from "./error-code.js"
-import { replacePrivateFile } from "./private-files.js"
+import { makePrivateFolder, replacePrivateFile } from "./private-files.js"
 import type { CallOptions } from "./progress.js"
 import { callOf } from "./relay.js"
 import { RelayClient } from "./relay-client.js"
@@ -54,7 +54,7 @@ export async function keepSent(
   record: SentRecord,
   deleteCapability: Uint8Array,
 ): Promise<void> {
-  await mkdir(folderOf(state), { recursive: true, mode: 0o700 })
+  await makePrivateFolder(folderOf(state))
   const stored = {
     v: 1,
     ...record,

@@ -2,9 +2,9 @@
  * What a client remembers between calls, and how two processes keep out of each other's way.
  *
  *     pins/<hash of the origin>         the relay's signing key, kept from the first meeting
- *     uploads/<resume key>/             journal of an unfinished upload; holds secrets
- *     sent/<relay>-<id>                 what status and revoke need
- *     inboxes/<fingerprint>-<relay>/    sealed cache and last seen head of an inbox
+ *     uploads/<resume key>              journal of an unfinished upload; holds secrets
+ *     sent/<id>                         what status and revoke need
+ *     inboxes/<inbox>-<relay>/          sealed cache and last seen head of an inbox
  *     proofs/                           contradictions that a relay signed
  */
 import { mkdirSync, readFileSync } from "node:fs"

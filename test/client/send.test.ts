@@ -40,12 +40,9 @@ function aFile(setting: Setting, content: Uint8Array = patternBytes(size, 5)) {
 const isPart = ({ method, path: asked }: Asked) => method === "PUT" && asked.includes("/parts/")
 const isFinish = ({ path: asked }: Asked) => asked.endsWith("/finish")
 
-function uploadFolders(setting: Setting): string[] {
-  return readdirSync(path.join(setting.sender.folder, "uploads"))
-}
-
-function journalOf(setting: Setting): string {
-  return path.join(setting.sender.folder, "uploads", found(uploadFolders(setting)[0]), "journal")
+function journals(setting: Setting): string[] {
+  const folder = path.join(setting.sender.folder, "uploads")
+  return readdirSync(folder).map((name) => path.join(folder, name))
 }
 
 /** Sends until `enough` parts are acknowledged, then is called off, as by Ctrl-C. */
@@ -88,8 +85,7 @@ describe("a delivery", () => {
   test("leaves no secret behind", async () => {
     const setting = await makeSetting()
     await setting.send(aFile(setting))
-    const [key] = uploadFolders(setting)
-    expect(readdirSync(path.join(setting.sender.folder, "uploads", found(key)))).toEqual([])
+    expect(journals(setting)).toEqual([])
     const record = path.join(setting.sender.folder, "sent")
     for (const name of readdirSync(record)) {
       expect(statSync(path.join(record, name)).mode & 0o777).toBe(0o600)
@@ -257,7 +253,8 @@ describe("run again after an interruption", () => {
     const setting = await makeSetting()
     const { sources, content } = aFile(setting)
     await interrupted(setting, { sources }, 2)
-    appendFileSync(journalOf(setting), Buffer.from([0, 0, 0, 36, 5, 1, 2, 3]))
+    const [journal] = journals(setting)
+    appendFileSync(found(journal), Buffer.from([0, 0, 0, 36, 5, 1, 2, 3]))
     const sent = await setting.send({ sources })
     expect(sent.resumed).toBe(true)
     expect(await received(setting, sent.id, "file.bin")).toBe(digest(content))
