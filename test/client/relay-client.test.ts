@@ -188,6 +188,13 @@ describe("asking a relay", () => {
   })
 })
 
+function parseNamed(value: unknown): object {
+  if (typeof value !== "object" || value === null || !("name" in value)) {
+    throw new FormatError("relay.name", "not there")
+  }
+  return value
+}
+
 describe("what is not a relay", () => {
   const notRelays: Record<string, Handler> = {
     "a web page": (_, response) => {
@@ -211,13 +218,7 @@ describe("what is not a relay", () => {
   for (const [what, handler] of Object.entries(notRelays)) {
     test(`${what} is told from one`, async () => {
       const { client, waits } = await serve(handler)
-      const parse = (value: unknown) => {
-        if (typeof value !== "object" || value === null || !("name" in value)) {
-          throw new FormatError("relay.name", "not there")
-        }
-        return value
-      }
-      const asking = client.json(get, parse)
+      const asking = client.json(get, parseNamed)
       await expect(asking).rejects.toThrow(NotARelay)
       await expect(asking).rejects.toThrow(/check the address/)
       expect(waits).toEqual([])

@@ -295,18 +295,19 @@ describe("the answer to a range", () => {
   })
 })
 
-describe("T35 an inbox", () => {
-  async function seen(): Promise<{ setting: Setting; inbox: Inbox }> {
-    const setting = await makeSetting()
-    const { relay, identity } = setting
-    for (const note of ["one", "two", "three"]) {
-      await makeDelivery({ relay, recipient: identity.bundle, files: {}, note })
-    }
-    const inbox = await setting.open()
-    await inbox.list()
-    return { setting, inbox }
+/** An inbox of three, listed once. */
+async function seen(): Promise<{ setting: Setting; inbox: Inbox }> {
+  const setting = await makeSetting()
+  const { relay, identity } = setting
+  for (const note of ["one", "two", "three"]) {
+    await makeDelivery({ relay, recipient: identity.bundle, files: {}, note })
   }
+  const inbox = await setting.open()
+  await inbox.list()
+  return { setting, inbox }
+}
 
+describe("T35 an inbox", () => {
   test("that was rolled back is refused, and both signed heads are kept as proof", async () => {
     const { setting, inbox } = await seen()
     const { relay, identity } = setting
