@@ -24,7 +24,7 @@ import { uploadRoutes } from "./routes/uploads.js"
 import { startSchedule } from "./schedule.js"
 import { bootId, type DataFolder, openDataFolder } from "./stores/data-folder.js"
 import { DiskBlobStore } from "./stores/disk-blob-store.js"
-import { EmbeddedIndex } from "./stores/embedded-index.js"
+import { openEmbeddedIndex } from "./stores/embedded-index.js"
 import { openInboxLogs } from "./stores/inbox-log.js"
 import type { RelayIndex } from "./stores/relay-index.js"
 import { openRelayKeys } from "./stores/relay-keys.js"
@@ -71,7 +71,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     const blobs = new DiskBlobStore({ disk, folder, recordKey, random })
     const logs = openInboxLogs({ disk, path: folder.inboxes, recordKey, random })
     const indexState = await openIndexState(disk, folder)
-    const embedded = new EmbeddedIndex({ path: folder.index, now: nowMs })
+    const embedded = openEmbeddedIndex({ path: folder.index, now: nowMs })
     index = embedded
 
     const chains = createChains({ index, blobs, logs, keys, clock, random })

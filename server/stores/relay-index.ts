@@ -121,7 +121,7 @@ export interface RestoredInbox {
   readonly entries: readonly (GoneEntry | WaitingEntryWithEnvelope)[]
 }
 
-export interface RelayIndex {
+export interface RelayIndex extends UploadIndex, InboxIndex, SessionIndex {
   // Whose index this is. A marker that differs from the data folder's says that it was emptied or
   // belongs to another relay.
   marker(): Promise<string | undefined>
@@ -129,8 +129,13 @@ export interface RelayIndex {
   /** Forgets everything. */
   clear(): Promise<void>
 
-  // Uploads
+  /** Frees the space of what has ended. */
+  reclaim(): Promise<void>
+  close(): Promise<void>
+}
 
+/** Uploads, their parts, and the one budget of the disk they share. */
+export interface UploadIndex {
   /** Stores the upload unless its id is known; gives what is stored. */
   startUpload(upload: OpenUpload): Promise<UploadEntry>
   upload(id: DeliveryId): Promise<UploadEntry | undefined>
@@ -181,9 +186,10 @@ export interface RelayIndex {
     readonly untilMs: number
   }): Promise<boolean>
   releaseRoom(id: DeliveryId): Promise<void>
+}
 
-  // Inboxes
-
+/** Inboxes, their chains and their quotas. */
+export interface InboxIndex {
   /** True the first time. */
   openInbox(inbox: InboxId, bundle: Uint8Array): Promise<boolean>
   bundle(inbox: InboxId): Promise<Uint8Array | undefined>
@@ -268,9 +274,10 @@ export interface RelayIndex {
   }): Promise<void>
   /** Calls `changed` after each `reveal` of this inbox, by whichever process. The result ends that. */
   watch(inbox: InboxId, changed: () => void): () => void
+}
 
-  // Sessions, and what is shared by all processes of a relay
-
+/** Sessions, and what all processes of a relay share. */
+export interface SessionIndex {
   addSession(session: Session & { readonly idleMs: number }): Promise<void>
   /** The session of this token while it lasts; notes that it was used. */
   useSession(use: {
@@ -288,10 +295,6 @@ export interface RelayIndex {
     readonly candidate: Uint8Array
     readonly untilMs: number
   }): Promise<Uint8Array>
-
-  /** Frees the space of what has ended. */
-  reclaim(): Promise<void>
-  close(): Promise<void>
 }
 
 export interface Claim {

@@ -1,12 +1,12 @@
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { EmbeddedIndex } from "../../server/stores/embedded-index.js"
+import { openEmbeddedIndex } from "../../server/stores/embedded-index.js"
 import { describeIndex } from "./index-contract.js"
 
 describeIndex("embedded", (now) => {
   const folder = mkdtempSync(join(tmpdir(), "knothole-index-"))
-  const index = new EmbeddedIndex({ path: join(folder, "index"), now })
+  const index = openEmbeddedIndex({ path: join(folder, "index"), now })
   return Promise.resolve({
     index,
     async close() {
