@@ -508,14 +508,6 @@ const serverMutants: readonly Mutant[] = [
     test: "logging in without the right T45: a proof is taken once",
   },
   {
-    id: "challenge-of-nobody",
-    file: "server/logins.ts",
-    find: `if (!isOurs) throw new RelayRefusal("unauthorized")`,
-    replace: "",
-    testFile: "test/hostile/relay-login.test.ts",
-    test: "logging in without the right T45: a challenge made up, or one of a minute to come, is refused",
-  },
-  {
     id: "proof-for-another-origin",
     file: "server/logins.ts",
     find: "if (!origins.includes(proof.origin)) {",
