@@ -148,17 +148,13 @@ function diskFull(
   const figures =
     neededBytes === undefined || freeBytes === undefined
       ? ""
-      : `: ${mib(neededBytes)} MiB are needed and ${mib(freeBytes)} MiB are free`
+      : `: ${Math.ceil(neededBytes / MIB)} MiB are needed and ${Math.floor(freeBytes / MIB)} are free`
   return new DiskFull(
     "here",
     `the disk that holds ${into} has no room${figures}; make room, or receive into another folder. ` +
       "What was fetched is kept, and the delivery still waits at the relay",
     sizes,
   )
-}
-
-function mib(bytes: number): number {
-  return Math.ceil(bytes / MIB)
 }
 
 /** The destination and the private folder in it. */
