@@ -17,7 +17,7 @@ export type TransferRun = {
   rclone: Transfer
   rcloneVersion: string
   mib: number
-  requestSize: string
+  requestSize: string | undefined
 }
 
 export const median = (values: readonly number[]): number => {
@@ -41,7 +41,7 @@ function sameBytes(left: string, right: string): void {
 export async function measureTransfers(options: {
   mib: number
   rounds: number
-  requestSize: string
+  requestSize: string | undefined
 }): Promise<TransferRun> {
   const { mib, rounds, requestSize } = options
   const work = mkdtempSync(path.join(tmpdir(), "knothole-bench-"))
@@ -57,7 +57,12 @@ export async function measureTransfers(options: {
     servers.push(
       await startServer(
         process.execPath,
-        [program, "relay", ...listen, "--request-size", requestSize],
+        [
+          program,
+          "relay",
+          ...listen,
+          ...(requestSize === undefined ? [] : ["--request-size", requestSize]),
+        ],
         /listening on/,
       ),
     )

@@ -25,6 +25,9 @@ export interface ListenAddress {
   readonly port: number
 }
 
+/** Offered where no proxy is in between: a relay that only this machine reaches, by loopback. */
+const directRequestBytes = 4 * MIB
+
 /** Everything that is wrong with the settings. */
 export class ConfigError extends Error {
   override readonly name = "ConfigError"
@@ -175,7 +178,7 @@ const settings = {
       flag: "--request-size SIZE",
       env: "KNOTHOLE_REQUEST_SIZE",
       meaning: "the largest request body offered to clients, 1MiB to 16MiB",
-      defaultText: "1MiB",
+      defaultText: "1MiB, which stock proxies let through; 4MiB without a public URL",
     },
     (text) => parseSize(text, { least: MIB, most: 16 * MIB }),
   ),
@@ -228,7 +231,9 @@ export function loadConfig(sources: ConfigSources): RelayConfig {
     inboxBytes: last(settings.inboxBytes) ?? relayDefaults.inboxBytes,
     inboxDeliveries: last(settings.inboxDeliveries) ?? relayDefaults.inboxDeliveries,
     diskHeadroomBytes: last(settings.diskHeadroomBytes),
-    requestBytes: last(settings.requestBytes) ?? relayDefaults.requestBytes,
+    requestBytes:
+      last(settings.requestBytes) ??
+      (publicOrigins.length === 0 ? directRequestBytes : relayDefaults.requestBytes),
   }
   const known = new Set(configSettings.map(({ name }) => name))
   for (const name of Object.keys(sources.flags)) {

@@ -31,8 +31,13 @@ describe("the relay's settings", () => {
       inboxBytes: 20 * 1024 ** 3,
       inboxDeliveries: 1000,
       diskHeadroomBytes: undefined,
-      requestBytes: 1024 ** 2,
+      requestBytes: 4 * 1024 ** 2,
     })
+  })
+
+  it("offer requests that stock proxies let through as soon as there may be a proxy", () => {
+    const { requestBytes } = load({ publicUrl: ["https://drop.example.org"] })
+    expect(requestBytes).toBe(1024 ** 2)
   })
 
   it("put the data where the environment says that data goes", () => {

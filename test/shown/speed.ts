@@ -2,7 +2,7 @@
 import { measureTransfers, median } from "../../bench/transfer.js"
 import { showFigures } from "./figures.js"
 
-const [mib = "1024", rounds = "3", requestSize = "1MiB"] = process.argv.slice(2)
+const [mib = "1024", rounds = "3", requestSize] = process.argv.slice(2)
 const run = await measureTransfers({ mib: Number(mib), rounds: Number(rounds), requestSize })
 const ratio = (ours: number[], theirs: number[]) =>
   Number((median(ours) / median(theirs)).toFixed(3))
