@@ -222,12 +222,17 @@ export class RelayClient {
         },
       })
 
+      let sent = false
+      outgoing.on("finish", () => (sent = true))
       let answered = false
       let settled = false
       const settle = (finish: () => void) => {
         if (settled) return
         settled = true
         request.signal?.removeEventListener("abort", onAbort)
+        // The caller may now put something else where the body is, and a connection that still sends
+        // reads from there.
+        if (!sent) outgoing.destroy()
         finish()
       }
       const onAbort = () => {
@@ -268,7 +273,10 @@ export class RelayClient {
         const status = incoming.statusCode ?? 0
         if (status >= 200 && status < 300) {
           this.#take(incoming, contentType, sink).then(
-            () => settle(() => resolve()),
+            () => {
+              if (sent) settle(resolve)
+              else broken(new Error("it answered before it had everything"))
+            },
             (error: unknown) => {
               outgoing.destroy()
               settle(() => reject(asError(error)))
@@ -277,11 +285,7 @@ export class RelayClient {
           return
         }
         this.#refusal(incoming, status).then(
-          (error) => {
-            // The body may still be on its way to somebody who no longer reads it.
-            if (!outgoing.writableFinished) outgoing.destroy()
-            settle(() => reject(error))
-          },
+          (error) => settle(() => reject(error)),
           (error: unknown) => settle(() => reject(asError(error))),
         )
       })

@@ -40,12 +40,11 @@ export type SealPiece =
       readonly key: Uint8Array
       readonly nonce: Uint8Array
     }
-  /** Plaintext of one chunk of a stream, already in a slot. */
+  /** One chunk of a stream, in memory that threads share. */
   | {
       readonly kind: "memory"
-      readonly slot: number
+      readonly plaintext: Uint8Array
       readonly fileOffset: number
-      readonly length: number
       readonly key: Uint8Array
       readonly nonce: Uint8Array
     }
@@ -210,9 +209,9 @@ export class UnitWorker {
     cursor: SegmentCursor,
     macs: Uint8Array[],
   ): undefined {
-    const chunk = slotView(this.#slots, piece.slot, 0, piece.length)
-    macs.push(chunkMac({ key: piece.key, nonce: piece.nonce, plaintext: chunk }))
-    cursor.encrypt(piece, piece.fileOffset, chunk)
+    const { key, nonce, fileOffset, plaintext } = piece
+    macs.push(chunkMac({ key, nonce, plaintext }))
+    cursor.encrypt({ key, nonce }, fileOffset, plaintext)
   }
 
   #pad(piece: Extract<SealPiece, { kind: "padding" }>, cursor: SegmentCursor): void {

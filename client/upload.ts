@@ -24,7 +24,7 @@ import { ProxyLimit, type RelayClient } from "./relay-client.js"
 import type { ScannedEntry } from "./scan.js"
 import type { SealingPool } from "./sealer.js"
 import { json } from "./session.js"
-import type { Slots } from "./slots.js"
+import { Slots } from "./slots.js"
 import type { SealPiece } from "./unit-work.js"
 import type { FileSecrets, StartedUpload, UploadJournal } from "./upload-journal.js"
 
@@ -88,6 +88,8 @@ interface PartInHand {
 const firstReservation = 64 * MIB
 /** The end of an upload cannot be put off for ever: near it, do not ask with every part. */
 const leastRenewalMs = 10 * 60_000
+/** Chunks of a stream: one that is read into, and as many as the threads have in hand. */
+const plaintextSlots = 5
 /** What every relay and every proxy in front of one has to let through. */
 const leastRequestBytes = MIB
 
@@ -100,6 +102,8 @@ export class BodyUpload {
   readonly #options: BodyUploadOptions
   readonly #signal: AbortSignal
   readonly #stop = new AbortController()
+  /** Apart from the slots that requests are sent from: no mistake of theirs may send what is in here. */
+  readonly #plaintext = new Slots(plaintextSlots)
   readonly #parts = new Map<number, PartInHand>()
   /** Sealed and journalled, waiting for a request; by index. */
   readonly #ready: PartInHand[] = []
@@ -161,7 +165,9 @@ export class BodyUpload {
     if (this.#error !== undefined) return
     this.#error = asError(error)
     this.#stop.abort(this.#error)
-    this.#options.slots.end(new Error("the upload has ended"))
+    const ended = new Error("the upload has ended")
+    this.#options.slots.end(ended)
+    this.#plaintext.end(ended)
     this.#wake()
   }
 
@@ -232,7 +238,7 @@ export class BodyUpload {
       readonly length: number
       readonly firstChunk: number
       readonly track: (done: Promise<void>) => void
-      readonly plaintextSlot?: number
+      readonly release?: () => void
     },
   ): Promise<void> {
     const { pool, slots } = this.#options
@@ -255,7 +261,7 @@ export class BodyUpload {
     })
     unit.track(
       result.then((sealed) => {
-        if (unit.plaintextSlot !== undefined) slots.release(unit.plaintextSlot)
+        unit.release?.()
         if (sealed.kind === "changed") throw this.#sourceChanged(sealed.path)
         if (sealed.kind === "unreadable") {
           throw new SourceUnusable([{ path: sealed.path, reason: sealed.reason }], "cannot go on:")
@@ -293,24 +299,27 @@ export class BodyUpload {
   }
 
   async #sealStream(source: StreamSource, track: (done: Promise<void>) => void): Promise<void> {
-    const { slots, journal, entries } = this.#options
+    const { journal, entries } = this.#options
     const secrets = journal.fileSecrets[entries.length + this.streamEntries.length]
     if (secrets === undefined) throw new RangeError("no secrets for a stream")
     const start = this.#contentLength
     const firstChunk = this.#chunks
     let size = 0
-    let slot = await slots.acquire()
+    const plain = this.#plaintext
+    let slot = await plain.acquire()
     let filled = 0
     const chunkLength = () => gridLength(gridIndex(size))
     const sealChunk = async () => {
-      const piece = { kind: "memory", slot, fileOffset: size, length: filled, ...secrets } as const
+      const used = slot
+      const plaintext = plain.view(used, filled)
+      const piece = { kind: "memory", plaintext, fileOffset: size, ...secrets } as const
       await this.#reserve(start + size + filled)
       await this.#seal([piece], {
         bodyOffset: start + size,
         length: filled,
         firstChunk: this.#chunks,
         track,
-        plaintextSlot: slot,
+        release: () => plain.release(used),
       })
       this.#chunks++
       size += filled
@@ -319,16 +328,16 @@ export class BodyUpload {
     for await (const bytes of abortable(source.stream, this.#signal)) {
       for (let at = 0; at < bytes.length;) {
         const take = Math.min(bytes.length - at, chunkLength() - filled)
-        slots.view(slot).set(bytes.subarray(at, at + take), filled)
+        plain.view(slot).set(bytes.subarray(at, at + take), filled)
         filled += take
         at += take
         if (filled < chunkLength()) continue
         await sealChunk()
-        slot = await slots.acquire()
+        slot = await plain.acquire()
       }
     }
     if (filled > 0) await sealChunk()
-    else slots.release(slot)
+    else plain.release(slot)
     this.#contentLength = start + size
     this.streamEntries.push({ name: source.name, size, firstChunk, ...secrets })
   }

@@ -3,7 +3,7 @@ import net, { type AddressInfo } from "node:net"
 import { describe, expect, onTestFinished, test } from "vitest"
 import { NotARelay, parseOrigin, RelayUnreachable } from "../../client/index.js"
 import { ProxyLimit, RelayClient, type RelayRequest } from "../../client/relay-client.js"
-import { FormatError, RelayRefusal, toBase64url } from "../../protocol/index.js"
+import { FormatError, MIB, RelayRefusal, toBase64url } from "../../protocol/index.js"
 
 type Handler = (
   request: http.IncomingMessage,
@@ -174,6 +174,41 @@ describe("asking a relay", () => {
       parseAnything,
     )
     await expect(asking).rejects.toBe(reason)
+  })
+
+  test("an answer to a body that is still being sent counts for nothing, and ends the sending", async () => {
+    const body = [new Uint8Array(64 * MIB)]
+    const ended: Promise<number>[] = []
+    const server = net.createServer((socket) => {
+      let read = 0
+      socket.once("data", () => {
+        socket.pause()
+        socket.write(
+          "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
+        )
+        ended.push(
+          new Promise((resolve) => {
+            socket.on("error", () => undefined)
+            socket.on("close", () => resolve(read))
+          }),
+        )
+      })
+      asking.finally(() => socket.resume()).catch(() => undefined)
+      socket.on("data", (chunk) => (read += chunk.length))
+    })
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
+    onTestFinished(() => void server.close())
+    // A TCP server's address is one of host and port.
+    const { port } = server.address() as AddressInfo
+    const client = new RelayClient({
+      origin: `http://127.0.0.1:${port}`,
+      pause: async () => undefined,
+    })
+    const request = { ...get, method: "PUT", body } as const
+    const asking = client.json(request, parseAnything)
+    await expect(asking).rejects.toThrow(/before it had everything/)
+    for (const read of await Promise.all(ended)) expect(read).toBeLessThan(64 * MIB)
+    expect(ended).toHaveLength(3)
   })
 
   test("each retry is told, with its reason", async () => {
