@@ -241,7 +241,7 @@ export class BodyUpload {
       readonly release?: () => void
     },
   ): Promise<void> {
-    const { pool, slots } = this.#options
+    const { pool } = this.#options
     const from = unit.bodyOffset
     const to = from + unit.length
     const touched: PartInHand[] = []
