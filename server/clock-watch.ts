@@ -1,6 +1,9 @@
 // What time it is, for decisions that destroy something. Wall time is believed while it moves in step
 // with the monotonic clock; after a jump of more than five minutes the relay goes on counting from what
 // it believed before, deletes nothing, and says so, until the two have agreed for an hour.
+//
+// What it tells never goes back, whatever the clock does: the relay signs times, and must not contradict
+// what it signed before. Where the clock is behind, time passes at half its speed until it has caught up.
 import { join } from "node:path"
 import { parseUtf8, utf8 } from "../protocol/index.js"
 import type { Clock } from "./clock.js"
@@ -48,6 +51,8 @@ export async function openClockWatch(input: {
     log("clock_behind", {}, "alarm")
   }
 
+  let told: Pair = { ...believed, wallMs: Math.max(believed.wallMs, savedMs) }
+
   function projected(from: Pair, { monotonicMs }: Pair): number {
     return from.wallMs + (monotonicMs - from.monotonicMs)
   }
@@ -73,8 +78,16 @@ export async function openClockWatch(input: {
     return seen.wallMs
   }
 
+  function tell(): number {
+    const wallMs = look()
+    const monotonicMs = clock.monotonicMs()
+    const slowedMs = told.wallMs + Math.max(0, monotonicMs - told.monotonicMs) / 2
+    told = { wallMs: Math.max(wallMs, slowedMs), monotonicMs }
+    return Math.floor(told.wallMs)
+  }
+
   return {
-    nowMs: () => Math.floor(look()),
+    nowMs: tell,
     isSuspicious() {
       look()
       return steadySince !== undefined
@@ -82,7 +95,7 @@ export async function openClockWatch(input: {
     async save() {
       const fresh = join(folder, `${fileName}.new`)
       await unlessMissing(disk.unlink(fresh), undefined)
-      await writeSyncedFile(disk, fresh, utf8(String(Math.floor(look()))))
+      await writeSyncedFile(disk, fresh, utf8(String(tell())))
       await disk.rename(fresh, file)
     },
   }

@@ -1,0 +1,62 @@
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterEach, beforeEach, describe, expect, it } from "vitest"
+import { type ClockWatch, openClockWatch } from "../../server/clock-watch.js"
+import { nodeDisk } from "../../server/node-disk.js"
+import { ManualClock } from "./manual-clock.js"
+
+const minuteMs = 60_000
+const startMs = 1_790_000_000_000
+
+describe("the watch over the clock", () => {
+  let folder: string
+
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), "knothole-clock-"))
+  })
+
+  afterEach(() => rmSync(folder, { recursive: true }))
+
+  const open = (clock: ManualClock): Promise<ClockWatch> =>
+    openClockWatch({ clock, disk: nodeDisk, folder, log: () => undefined })
+
+  it("never goes back when the clock is set back a little, and goes slower until it is right again", async () => {
+    const clock = new ManualClock(startMs)
+    const watch = await open(clock)
+    clock.advance(10 * minuteMs)
+    expect(watch.nowMs()).toBe(startMs + 10 * minuteMs)
+    clock.jump(-4 * minuteMs)
+    expect(watch.nowMs()).toBe(startMs + 10 * minuteMs)
+    expect(watch.isSuspicious()).toBe(false)
+    clock.advance(2 * minuteMs)
+    expect(watch.nowMs()).toBe(startMs + 11 * minuteMs)
+    clock.advance(6 * minuteMs)
+    expect(watch.nowMs()).toBe(startMs + 14 * minuteMs)
+    clock.advance(minuteMs)
+    expect(watch.nowMs()).toBe(startMs + 15 * minuteMs)
+  })
+
+  it("begins no earlier than an earlier run was, though the clock was set back a little meanwhile", async () => {
+    const before = await open(new ManualClock(startMs))
+    await before.save()
+    const watch = await open(new ManualClock(startMs - minuteMs))
+    expect(watch.nowMs()).toBe(startMs)
+    expect(watch.isSuspicious()).toBe(false)
+  })
+
+  it("does not go back either when a clock that was far ahead has been set right for an hour", async () => {
+    const clock = new ManualClock(startMs)
+    const watch = await open(clock)
+    clock.jump(-86_400_000)
+    expect(watch.nowMs()).toBe(startMs)
+    let latestMs = startMs
+    for (let minute = 0; minute < 70; minute++) {
+      clock.advance(minuteMs)
+      const nowMs = watch.nowMs()
+      expect(nowMs).toBeGreaterThan(latestMs)
+      latestMs = nowMs
+    }
+    expect(watch.isSuspicious()).toBe(false)
+  })
+})
