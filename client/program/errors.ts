@@ -1,5 +1,7 @@
 // What can go wrong in the program itself; the library's and the protocol's errors come on top (failures.ts).
 
+import type { FormatError } from "../../protocol/index.js"
+
 /** What was asked for cannot be done as it was asked. The message says what to write instead. */
 export class UsageError extends Error {
   override readonly name = "UsageError"
@@ -19,6 +21,11 @@ export class KeyProblem extends Error {
   override readonly name = "KeyProblem"
 }
 
+/** There is no delivery that could be received. */
+export class NothingWaits extends Error {
+  override readonly name = "NothingWaits"
+}
+
 /** A file of ours would take a name that is in use. Nothing was replaced. */
 export class NameTaken extends Error {
   override readonly name = "NameTaken"
@@ -32,4 +39,9 @@ export class PartlyDone extends Error {
 /** The relay's folder or its address on the network cannot be used. */
 export class CannotStart extends Error {
   override readonly name = "CannotStart"
+}
+
+/** The reason alone, for a sentence that names in its own words what is wrong. */
+export function withoutField({ field, message }: FormatError): string {
+  return message.startsWith(`${field}: `) ? message.slice(field.length + 2) : message
 }

@@ -19,6 +19,7 @@ import {
   Interrupted,
   KeyProblem,
   NameTaken,
+  NothingWaits,
   PartlyDone,
   UsageError,
 } from "./errors.js"
@@ -69,6 +70,11 @@ export const errorKinds: readonly ErrorKind[] = [
   kind(KeyProblem, ({ message }) => ({
     exit: exitCodes.refused,
     code: "key_problem",
+    message,
+  })),
+  kind(NothingWaits, ({ message }) => ({
+    exit: exitCodes.notThere,
+    code: "nothing_waits",
     message,
   })),
   kind(NameTaken, ({ message }) => ({

@@ -53,6 +53,11 @@ export function loadKeyFile(options: {
   return { name, file, bytes, sealed, bundle, relay: readHome(paths, name) }
 }
 
+/** Refuses a name that no identity here has, where its key is not needed. */
+export function checkIdentity(paths: ProgramPaths, name: string): void {
+  if (identityStage(paths, name) === "none") refuseMissing(paths, name)
+}
+
 /** Opens the key, asking for the passphrase when it has one. */
 export async function unlock(key: KeyFile, passphraseFile: string | undefined): Promise<Identity> {
   const passphrase = key.sealed
@@ -72,7 +77,7 @@ export async function unlock(key: KeyFile, passphraseFile: string | undefined): 
         `the passphrase does not open ${key.file}\nType it again; if it is lost, the key is lost with it.`,
       )
     }
-    if (error instanceof FormatError) throw damaged(key.file, error)
+    if (error instanceof FormatError) throw damaged(key.file)
     throw error
   }
 }
@@ -114,14 +119,14 @@ function parseKeyFile(file: string, bytes: Uint8Array): { sealed: boolean; bundl
   try {
     return identityFileInfo(bytes)
   } catch (error) {
-    if (error instanceof FormatError || error instanceof OpenError) throw damaged(file, error)
+    if (error instanceof FormatError || error instanceof OpenError) throw damaged(file)
     throw error
   }
 }
 
-function damaged(file: string, error: Error): KeyProblem {
+function damaged(file: string): KeyProblem {
   return new KeyProblem(
-    `the key file ${file} is damaged (${error.message})\nPut your backup of it in its place; without one this inbox cannot be opened any more.`,
+    `the key file ${file} is damaged\nPut your backup of it in its place; without one this inbox cannot be opened any more.`,
   )
 }
 

@@ -2,6 +2,7 @@
 import { constants, openSync, readFileSync, writeSync } from "node:fs"
 import { StringDecoder } from "node:string_decoder"
 import { ReadStream } from "node:tty"
+import { errorCode } from "../error-code.js"
 import { Interrupted, UsageError } from "./errors.js"
 
 /** Where a person can be asked although stdin and stdout are taken. */
@@ -55,7 +56,7 @@ export async function choosePassphrase(source: PassphraseSource, what: string): 
 
 /** The file's text without one newline at its end, which editors add and nobody means. */
 export function readPassphraseFile(file: string): string {
-  const bytes = readFileSync(file)
+  const bytes = readNamedFile(file)
   let text: string
   try {
     text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes)
@@ -65,6 +66,23 @@ export function readPassphraseFile(file: string): string {
   const passphrase = text.replace(/\r?\n$/, "")
   if (passphrase === "") throw new UsageError(`the passphrase file ${file} is empty`)
   return passphrase
+}
+
+const unreadable: Readonly<Record<string, string>> = {
+  ENOENT: "there is no such file",
+  EISDIR: "it is a folder",
+  ENOTDIR: "a part of its path is no folder",
+  EACCES: "you may not read it",
+}
+
+function readNamedFile(file: string): Uint8Array {
+  try {
+    return readFileSync(file)
+  } catch (error) {
+    const reason = unreadable[errorCode(error) ?? ""]
+    if (reason === undefined) throw error
+    throw new UsageError(`the passphrase file ${file} cannot be read: ${reason}`)
+  }
 }
 
 /** The terminal this process belongs to, wherever its standard streams lead. */

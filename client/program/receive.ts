@@ -3,7 +3,7 @@ import path from "node:path"
 import type { Inbox, InboxRow, ReceiveResult } from "../index.js"
 import type { ReceiveRequest } from "./command-line.js"
 import { showCount, showSize, showText } from "./display.js"
-import { PartlyDone, UsageError } from "./errors.js"
+import { NothingWaits, PartlyDone, UsageError } from "./errors.js"
 import { exitCodes } from "./exit-codes.js"
 import type { ExitCode } from "./exit-codes.js"
 import { explainFailure } from "./failures.js"
@@ -16,7 +16,7 @@ export async function receiveDeliveries(request: ReceiveRequest, context: Contex
     context.canResume(`To go on where it stopped, run the same again:\n  ${context.sameAgain}`)
     const ids = await chooseIds(request, inbox, work)
     if (ids.length === 0) {
-      output.say("Nothing waits in this inbox.")
+      output.say("Nothing waits in this inbox: there was nothing to receive.")
       return
     }
     const problems: string[] = []
@@ -49,14 +49,15 @@ async function chooseIds(
   if (request.all) return waiting.map((row) => row.id)
   const [only] = waiting
   if (only !== undefined && waiting.length === 1) return [only.id]
+  if (only === undefined) {
+    throw new NothingWaits("nothing waits in this inbox that could be received")
+  }
   throw new UsageError(
-    waiting.length === 0
-      ? "nothing waits in this inbox that could be received"
-      : [
-          `${waiting.length} deliveries wait; name the ids of those you want, or say --all`,
-          tableHead(),
-          ...waiting.map(tableRow),
-        ].join("\n"),
+    [
+      `${waiting.length} deliveries wait; name the ids of those you want, or say --all`,
+      tableHead(),
+      ...waiting.map(tableRow),
+    ].join("\n"),
   )
 }
 

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs"
 import { text as readAll } from "node:stream/consumers"
 import { FormatError, hostOf, originOf, parseAddress } from "../../protocol/index.js"
 import { showText } from "./display.js"
-import { UsageError } from "./errors.js"
+import { UsageError, withoutField } from "./errors.js"
 
 interface Named {
   readonly address: string
@@ -48,19 +48,25 @@ function addressProblem(text: string, relay: string | undefined): string | undef
     if (host !== undefined || relay !== undefined) return undefined
     return "it names no relay: write it as knot1…@host, or say --relay URL"
   } catch (error) {
-    if (error instanceof FormatError) return error.message
+    if (error instanceof FormatError) return withoutField(error)
     throw error
   }
 }
 
 /** The origin of a relay as it was written: a URL, or `host[:port]`. */
 export function parseRelay(text: string): string {
+  // A bare word would do as a host of the local network, and is more often a slip.
+  if (!/[.:]|^localhost$/i.test(text)) throw notARelay(text, "it is a single word")
   try {
     return originOf(text.includes("://") ? hostOf(text) : text)
   } catch (error) {
     if (!(error instanceof FormatError)) throw error
-    throw new UsageError(
-      `'${showText(text)}' is not the URL of a relay: ${error.message}\nWrite it as https://host[:port]; http is for this machine and .onion hosts only.`,
-    )
+    throw notARelay(text, withoutField(error))
   }
+}
+
+function notARelay(text: string, reason: string): UsageError {
+  return new UsageError(
+    `'${showText(text)}' is not the URL of a relay: ${reason}\nWrite it as https://host[:port]; http is for this machine and .onion hosts only.`,
+  )
 }

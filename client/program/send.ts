@@ -7,7 +7,7 @@ import type { SendOptions, SentDelivery, Source } from "../index.js"
 import type { SendRequest } from "./command-line.js"
 import { isoTime, showCount, showSize, showTime } from "./display.js"
 import { NameTaken, UsageError } from "./errors.js"
-import { loadKeyFile, unlock } from "./identities.js"
+import { checkIdentity, loadKeyFile, unlock } from "./identities.js"
 import { parseRelay, readRecipients } from "./recipients.js"
 import type { Context } from "./context.js"
 import { readConfig } from "./settings.js"
@@ -63,8 +63,11 @@ async function chooseSender(
   request: SendRequest,
   context: Context,
 ): Promise<SendOptions["sender"]> {
-  if (request.mode === "anonymous") return undefined
   const { paths } = context
+  if (request.mode === "anonymous") {
+    if (request.identity !== undefined) checkIdentity(paths, request.identity)
+    return undefined
+  }
   const key = loadKeyFile({ paths, config: readConfig(paths), name: request.identity })
   const identity = await unlock(key, request.passphraseFile)
   return {

@@ -75,11 +75,24 @@ describe("bad recipients and relays", () => {
     const list = aFile(`# friends\n\n${address}\nknot1oops@127.0.0.1\n`)
     const ended = await workshop.run("sender", ["send", aFile(), "-R", list])
     expectFailure(ended, 2, `${list}, line 4: `)
+    expect(ended.stderr).not.toContain(": address: ")
   })
 
   it("an address that names no relay ends with 2 and says how to name one", async () => {
     const bare = address.replace(/@.*/, "")
     expectFailure(await workshop.run("sender", ["send", aFile(), "-r", bare]), 2, "--relay URL")
+  })
+
+  it("a relay or an identity that cannot be meant ends with 2 even where it is not needed", async () => {
+    const send = ["send", aFile(), "-r", address]
+    expectFailure(
+      await workshop.run("sender", [...send, "--relay", "notaurl"]),
+      2,
+      "'notaurl' is not the URL of a relay",
+    )
+    expectFailure(await workshop.run("recipient", [...send, "-i", "nobody"]), 2, "there is default")
+    expectFailure(await workshop.run("sender", [...send, "-i", "nobody"]), 2, "knothole init")
+    expect(await workshop.run("recipient", ["inbox", "--json"])).toMatchObject({ stdout: "[]\n" })
   })
 
   it("plain http to a host of the internet ends with 2", async () => {
@@ -145,6 +158,8 @@ describe("bad keys", () => {
     expect(await workshop.run("guarded", args)).toMatchObject({ code: 0 })
     const open = (file: string) => workshop.run("guarded", ["inbox", "--passphrase-file", file])
     expectFailure(await open(aFile("wrong horse\n")), 4, "passphrase does not open")
+    expectFailure(await open(inFolder("nope")), 2, "there is no such file")
+    expectFailure(await open(workshop.folder), 2, "it is a folder")
     expect(await open(right)).toMatchObject({ code: 0 })
   })
 
@@ -168,7 +183,7 @@ describe("bad keys", () => {
       Buffer.from(whole.map((byte, index) => (index === whole.length - 40 ? byte ^ 1 : byte))),
     ]) {
       writeFileSync(file, damage)
-      expectFailure(await workshop.run("damaged", ["inbox"]), 4, file)
+      expectFailure(await workshop.run("damaged", ["inbox"]), 4, `${file} is damaged\n`)
     }
     writeFileSync(file, whole)
     expect(await workshop.run("damaged", ["inbox"])).toMatchObject({ code: 0 })

@@ -213,8 +213,10 @@ describe("a delivery", () => {
     const all = await run(home, "receive", "--all", "-o", inFolder("sorted files"))
     expect(readdirSync(inFolder("sorted files")).sort()).toEqual([...ids].sort())
     expect(all.stdout.trim().split("\n")).toHaveLength(2)
-    expect(await run(home, "receive", "--all")).toMatchObject({ stdout: "" })
-    expect(await workshop.run(home, ["receive"])).toMatchObject({ code: 2 })
+    const nothing = await run(home, "receive", "--all")
+    expect(nothing.stdout).toBe("")
+    expect(nothing.stderr).toContain("nothing to receive")
+    expect(await workshop.run(home, ["receive"])).toMatchObject({ code: 3, stdout: "" })
   })
 
   it("whose sender says so is signed by them", async () => {
