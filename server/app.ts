@@ -11,7 +11,7 @@ import { failureFields, type Log } from "./log.js"
 import { RangeRefusal } from "./routes/deliveries.js"
 import { rebuilding } from "./routes/relay-info.js"
 import { DamagedRecord } from "./stores/maced-record.js"
-import { relayFull } from "./uploads.js"
+import { relayFull } from "./relay-refusals.js"
 
 export interface AppNeeds {
   /** What answers at any time. */

@@ -22,7 +22,7 @@ import { addressOf, type DeliveryId, type InboxId, inboxIdBytesOf } from "./ids.
 import type { BlobReader, BlobStore, Commit } from "./stores/blob-store.js"
 import type { ChainEntry, InboxListing, RelayIndex, WaitingEntry } from "./stores/relay-index.js"
 import type { RelayKeys } from "./stores/relay-keys.js"
-import type { Uploads } from "./uploads.js"
+import type { Publishing } from "./publishing.js"
 
 const minuteMs = 60_000
 const leaseMs = 10 * minuteMs
@@ -75,7 +75,7 @@ export interface DeliveriesNeeds {
   readonly blobs: BlobStore
   readonly chains: Chains
   readonly keys: RelayKeys
-  readonly uploads: Pick<Uploads, "publish">
+  readonly publishing: Publishing
   readonly clock: Clock
   readonly nowMs: () => number
 }
@@ -189,7 +189,7 @@ export function createDeliveries(needs: DeliveriesNeeds): Deliveries {
 
   async function remove(commit: Commit, reason: TombstoneReason): Promise<void> {
     // Every inbox gets its entry before it gets the tombstone: the chain has no holes.
-    await needs.uploads.publish(commit)
+    await needs.publishing.publish(commit)
     for (const { inbox } of commit.links) await chains.bury(inbox, commit.id, reason)
     await endIfDone(commit.id)
   }

@@ -22,14 +22,14 @@ import type {
   RelayIndex,
   WaitingEntryWithEnvelope,
 } from "./stores/relay-index.js"
-import type { Uploads } from "./uploads.js"
+import type { Publishing } from "./publishing.js"
 
 export interface RecoveryNeeds {
   readonly index: RelayIndex
   readonly blobs: BlobStore
   readonly logs: InboxLogs
   readonly chains: Chains
-  readonly uploads: Pick<Uploads, "publish">
+  readonly publishing: Publishing
   readonly deliveries: Pick<Deliveries, "endIfDone">
   readonly log: Log
   readonly random: Random
@@ -92,7 +92,7 @@ export async function reconcile(needs: RecoveryNeeds): Promise<void> {
 
 /** A committed delivery is published, whatever became of the request that committed it. */
 async function finishCommit(
-  { index, uploads, deliveries }: RecoveryNeeds,
+  { index, publishing, deliveries }: RecoveryNeeds,
   commit: Commit,
 ): Promise<void> {
   const { id } = commit
@@ -104,7 +104,7 @@ async function finishCommit(
       index.entryByContent({ inbox, headerHash: header, envelopeHash }),
     ),
   )
-  if (entries.includes(undefined)) await uploads.publish(commit)
+  if (entries.includes(undefined)) await publishing.publish(commit)
   await deliveries.endIfDone(id)
 }
 

@@ -10,13 +10,16 @@ import { openClockWatch } from "./clock-watch.js"
 import { type ListenAddress, loopbackOrigins, type RelayConfig } from "./config.js"
 import { createDeliveries } from "./deliveries.js"
 import { type Disk, readSmallFile, unlessMissing, writeSyncedFile } from "./disk.js"
+import { createFinishing } from "./finishing.js"
 import { PartBuffers } from "./http/buffers.js"
 import { createHttpServer } from "./http-server.js"
 import { createLog, failureFields } from "./log.js"
 import { createLogins } from "./logins.js"
 import { nodeDisk } from "./node-disk.js"
+import { createPublishing } from "./publishing.js"
 import { type Randomness, systemRandomness } from "./randomness.js"
 import { rebuildIndex, reconcile } from "./recovery.js"
+import { createReservations } from "./reservations.js"
 import { deliveryRoutes } from "./routes/deliveries.js"
 import { relayInfoRoutes } from "./routes/relay-info.js"
 import { sessionRoutes } from "./routes/sessions.js"
@@ -29,6 +32,7 @@ import { openInboxLogs } from "./stores/inbox-log.js"
 import type { RelayIndex } from "./stores/relay-index.js"
 import { openRelayKeys } from "./stores/relay-keys.js"
 import { sweep } from "./sweep.js"
+import { UploadGate } from "./upload-gate.js"
 import { createUploads } from "./uploads.js"
 
 export interface Relay {
@@ -75,8 +79,13 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     index = embedded
 
     const chains = createChains({ index, blobs, logs, keys, clock, random })
-    const uploads = createUploads({ index, blobs, chains, keys, config, random, nowMs })
-    const deliveries = createDeliveries({ index, blobs, chains, keys, uploads, clock, nowMs })
+    const publishing = createPublishing({ blobs, chains, keys })
+    const reservations = createReservations({ index, blobs, config })
+    const gate = new UploadGate()
+    const stores = { index, blobs, keys }
+    const uploads = createUploads({ ...stores, config, reservations, gate, random, nowMs })
+    const finishing = createFinishing({ ...stores, config, publishing, gate, clock, random, nowMs })
+    const deliveries = createDeliveries({ ...stores, chains, publishing, clock, nowMs })
     let bound: ListenAddress | undefined
     const origins = (): string[] => [
       ...config.publicOrigins,
@@ -84,7 +93,17 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     ]
     const logins = createLogins({ index, logs, keys, config, random, nowMs, origins })
 
-    const recoveryNeeds = { index, blobs, logs, chains, uploads, deliveries, log, random, nowMs }
+    const recoveryNeeds = {
+      index,
+      blobs,
+      logs,
+      chains,
+      publishing,
+      deliveries,
+      log,
+      random,
+      nowMs,
+    }
     const isCurrent = (await index.marker()) === indexState.marker && indexState.marker !== ""
     let isReady = false
     const ready = (async () => {
@@ -106,7 +125,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       always: relayInfoRoutes({ config, keys, clock, blobs, origins }),
       indexed: [
         ...sessionRoutes({ logins, index, clock }),
-        ...uploadRoutes({ uploads, buffers, clock }),
+        ...uploadRoutes({ uploads, finishing, buffers, clock }),
         ...deliveryRoutes({ deliveries, logins, buffers, stopping: stopping.signal }),
       ],
       isReady: () => isReady,

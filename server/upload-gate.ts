@@ -1,7 +1,7 @@
 // Keeps the writing of parts and the finishing of one upload apart: a part that is written while the
 // upload's folder becomes a delivery's would end up in neither.
-import { RelayRefusal } from "../protocol/index.js"
 import type { DeliveryId } from "./ids.js"
+import { busy } from "./relay-refusals.js"
 
 interface State {
   writers: number
@@ -46,9 +46,4 @@ export class UploadGate {
     this.#states.set(id, state)
     return state
   }
-}
-
-/** Someone else is at work on this upload and will be done soon. */
-export function busy(): RelayRefusal {
-  return new RelayRefusal("busy", { retryAfterSeconds: 1 })
 }

@@ -9,7 +9,7 @@ import {
   recordBytes,
 } from "../../protocol/index.js"
 import type { Clock } from "../clock.js"
-import type { FinishAttempt } from "../uploads.js"
+import type { FinishAttempt } from "../finishing.js"
 import { receiveBody } from "./requests.js"
 
 const prefixBytes = 8 + recordBytes.header + 4

@@ -16,6 +16,7 @@ import {
   RelayRefusal,
 } from "../../protocol/index.js"
 import type { Clock } from "../clock.js"
+import type { Finishing } from "../finishing.js"
 import type { PartBuffer, PartBuffers } from "../http/buffers.js"
 import { receiveFinish } from "../http/finish-body.js"
 import { pathParameter, type Route } from "../http/method-table.js"
@@ -37,6 +38,7 @@ import {
 
 export interface UploadNeeds {
   readonly uploads: Uploads
+  readonly finishing: Finishing
   readonly buffers: PartBuffers
   readonly clock: Clock
 }
@@ -44,7 +46,7 @@ export interface UploadNeeds {
 /** Parts of one request being hashed and written while the next is received. */
 const writesAtOnce = 2
 
-export function uploadRoutes({ uploads, buffers, clock }: UploadNeeds): Route[] {
+export function uploadRoutes({ uploads, finishing, buffers, clock }: UploadNeeds): Route[] {
   async function known(
     req: IncomingMessage,
     idText: string,
@@ -126,7 +128,7 @@ export function uploadRoutes({ uploads, buffers, clock }: UploadNeeds): Route[] 
           const most = maxFinishBytes(relayDefaults.manifestBytes, relayDefaults.recipients)
           const lengthBytes = contentLength(req)
           if (lengthBytes > most) throw new RelayRefusal("too_large", { extras: { limit: most } })
-          const attempt = await uploads.finish(upload)
+          const attempt = await finishing.finish(upload)
           try {
             const envelopes = await receiveFinish({ req, res, clock, lengthBytes, attempt })
             replyJson(res, encodeFinishReply(await attempt.complete(envelopes)))

@@ -350,7 +350,7 @@ const serverMutants: readonly Mutant[] = [
   },
   {
     id: "finish-twice-with-other-content",
-    file: "server/uploads.ts",
+    file: "server/finishing.ts",
     find: `if (!isSame) throw new RelayRefusal("upload_finished")`,
     replace: "",
     testFile: "test/server/finish.test.ts",
@@ -358,7 +358,7 @@ const serverMutants: readonly Mutant[] = [
   },
   {
     id: "relay-does-not-check-the-root",
-    file: "server/uploads.ts",
+    file: "server/finishing.ts",
     find: "if (!equalBytes(bodyRoot({ bodyLength: header.bodyLength, leaves }), header.bodyRoot)) {",
     replace: "if (leaves.length !== count) {",
     testFile: "test/server/finish.test.ts",
@@ -366,7 +366,7 @@ const serverMutants: readonly Mutant[] = [
   },
   {
     id: "envelope-for-another-header",
-    file: "server/uploads.ts",
+    file: "server/finishing.ts",
     find: "if (!equalBytes(parseEnvelope(envelope, parseBundle(bundle)).headerHash, hash)) {",
     replace:
       "if (parseEnvelope(envelope, parseBundle(bundle)).headerHash.length !== hash.length) {",
@@ -462,7 +462,7 @@ const serverMutants: readonly Mutant[] = [
   {
     id: "commit-without-link-forgotten",
     file: "server/recovery.ts",
-    find: "if (entries.includes(undefined)) await uploads.publish(commit)",
+    find: "if (entries.includes(undefined)) await publishing.publish(commit)",
     replace: "",
     testFile: "test/server/restart.test.ts",
     test: "a relay that starts again with its index lost publishes a delivery or drops it cleanly, wherever its finish was killed",

@@ -1,0 +1,29 @@
+// Refusals that more than one rule of the relay gives.
+import { RelayRefusal } from "../protocol/index.js"
+import { addressOf, type InboxId } from "./ids.js"
+
+const mostMissing = 1000
+
+/** Someone else is at work on this upload and will be done soon. */
+export function busy(): RelayRefusal {
+  return new RelayRefusal("busy", { retryAfterSeconds: 1 })
+}
+
+export function tooLarge(limit: number): RelayRefusal {
+  return new RelayRefusal("too_large", { extras: { limit } })
+}
+
+export function relayFull(): RelayRefusal {
+  return new RelayRefusal("relay_full", { retryAfterSeconds: 3600 })
+}
+
+export function noSuchInbox(inbox: InboxId): RelayRefusal {
+  return new RelayRefusal("no_such_inbox", { extras: { address: addressOf(inbox) } })
+}
+
+export function partsMissing(missing: readonly number[]): RelayRefusal {
+  return new RelayRefusal("parts_missing", {
+    detail: `${missing.length} parts have not arrived`,
+    extras: { missing: missing.slice(0, mostMissing) },
+  })
+}
