@@ -21,7 +21,14 @@ import {
   u64,
   utf8,
 } from "../../protocol/index.js"
-import { type Disk, hasCode, readSmallFile, unlessMissing, writeSyncedFile } from "../disk.js"
+import {
+  type Disk,
+  type DiskFile,
+  hasCode,
+  readSmallFile,
+  unlessMissing,
+  writeSyncedFile,
+} from "../disk.js"
 import { deliveryIdOf, type InboxId, isInboxId } from "../ids.js"
 import type { ChainPlace } from "./relay-index.js"
 
@@ -57,8 +64,8 @@ const recordBytes = 192
 const macAt = 160
 const kinds = ["published", "buried", "floor"] as const
 const reasons: readonly TombstoneReason[] = ["taken", "revoked", "expired", "lost", "removed"]
-/** Two records for each of a hundred thousand deliveries in the months an entry is remembered. */
-const maxLogBytes = 2 * 100_000 * recordBytes
+/** A log may be of any length; it is read this much at a time. */
+const readBytes = 4096 * recordBytes
 const bundleName = "bundle"
 const logName = "log.v1"
 
@@ -74,9 +81,13 @@ export function openInboxLogs(input: {
   async function read(inbox: InboxId): Promise<LoggedInbox | undefined> {
     const folder = folderOf(inbox)
     const bundle = await readSmallFile(disk, join(folder, bundleName), maxBundleBytes)
-    const log = await readSmallFile(disk, join(folder, logName), maxLogBytes)
-    if (bundle === undefined || log === undefined) return undefined
-    return { bundle, ...foldLog(log, recordKey, inbox) }
+    const log = await unlessMissing(disk.open(join(folder, logName), "read"), undefined)
+    if (log === undefined) return undefined
+    try {
+      return bundle && { bundle, ...(await foldLog(log, recordKey, inbox)) }
+    } finally {
+      await log.close()
+    }
   }
 
   return {
@@ -199,15 +210,19 @@ function parseLog(bytes: Uint8Array, key: Uint8Array, inbox: InboxId): LogRecord
   return { kind, ...place, reason: reasons[reason - 1] ?? reader.refuse("reason", "unknown") }
 }
 
-function foldLog(log: Uint8Array, key: Uint8Array, inbox: InboxId): Omit<LoggedInbox, "bundle"> {
+async function foldLog(
+  log: DiskFile,
+  key: Uint8Array,
+  inbox: InboxId,
+): Promise<Omit<LoggedInbox, "bundle">> {
   let floorSeq = 0
   let floorHead = new Uint8Array(32)
   let damaged = 0
   const places = new Map<number, LoggedInbox["places"][number]>()
-  for (let at = 0; at + recordBytes <= log.length; at += recordBytes) {
+  for await (const bytes of recordsOf(log)) {
     let record: LogRecord
     try {
-      record = parseLog(log.slice(at, at + recordBytes), key, inbox)
+      record = parseLog(bytes, key, inbox)
     } catch (error) {
       if (!(error instanceof FormatError)) throw error
       damaged += 1
@@ -228,4 +243,16 @@ function foldLog(log: Uint8Array, key: Uint8Array, inbox: InboxId): Omit<LoggedI
     .sort((a, b) => a.seq - b.seq)
   const gaps = (listed.at(-1)?.seq ?? floorSeq) - floorSeq - listed.length
   return { floorSeq, floorHead, places: listed, damaged: damaged + gaps }
+}
+
+/** Whole records only: what a torn write left at the end is not one. */
+async function* recordsOf(log: DiskFile): AsyncGenerator<Uint8Array> {
+  const piece = new Uint8Array(readBytes)
+  for (let position = 0; ; position += readBytes) {
+    const count = await log.read(piece, position)
+    for (let at = 0; at + recordBytes <= count; at += recordBytes) {
+      yield piece.slice(at, at + recordBytes)
+    }
+    if (count < readBytes) return
+  }
 }

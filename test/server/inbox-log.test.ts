@@ -1,4 +1,12 @@
-import { appendFileSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
+import {
+  appendFileSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
@@ -37,6 +45,14 @@ describe("the log of an inbox", () => {
     expect(toHex(read?.bundle ?? random(1))).toBe(toHex(bundle))
     expect(await logs.read(inboxIdOf(random(20)))).toBeUndefined()
   })
+
+  it("reads a log of any length, in pieces", async () => {
+    truncateSync(file(), 200_001 * recordBytes)
+    await logs.append(inbox, chain(3).map(published))
+    const read = await logs.read(inbox)
+    expect(read?.places.map(({ seq }) => seq)).toEqual([1, 2, 3])
+    expect(read?.damaged).toBe(200_001)
+  }, 60_000)
 
   it("says what was published and what of it is gone", async () => {
     const places = chain(3)
