@@ -3,10 +3,22 @@
  * in place, and only then delete the relay's copy. Run again after any interruption it goes on where it
  * stopped. Nothing that was not verified is ever under a name of the delivery (docs/protocol.md §7).
  */
-import { closeSync, fchmodSync, mkdirSync } from "node:fs"
-import { chmod, lstat, mkdir, open, readdir, rm, statfs, utimes } from "node:fs/promises"
+import { closeSync, fchmodSync, mkdirSync, type Stats } from "node:fs"
+import {
+  chmod,
+  lstat,
+  mkdir,
+  mkdtemp,
+  open,
+  readdir,
+  rm,
+  rmdir,
+  statfs,
+  utimes,
+} from "node:fs/promises"
 import path from "node:path"
 import {
+  equalBytes,
   gridCount,
   gridIndex,
   gridLength,
@@ -26,13 +38,15 @@ import {
   type OpenedDelivery,
   PartsSink,
 } from "./delivery.js"
-import { DestinationExists, DiskFull } from "./errors.js"
+import { DestinationExists, DiskFull, Untrustworthy } from "./errors.js"
 import { type Placement, placeFiles, planUnits, segmentsOf, type Unit } from "./layout.js"
 import { checkWritable, existingNames, type OnExisting, placeAll, planPlacing } from "./placing.js"
 import { errorCode } from "./error-code.js"
 import { syncFolder } from "./private-files.js"
 import { asError, type CallOptions, say } from "./progress.js"
 import {
+  isStartOf,
+  journalStart,
   type ReceiveJournal,
   reopenReceiveJournal,
   startReceiveJournal,
@@ -76,7 +90,7 @@ const mostParallel = 6
 /** What one request asks for: large enough that asking costs nothing, small enough to lose. */
 const windowBytes = 4 * MIB
 /** Parts that wait for a neighbour or are being opened. */
-const spareSlots = 12
+const spareSlots = 6
 /** How much may be written before the disk is asked to keep it: what a power cut can cost. */
 const syncEveryBytes = 64 * MIB
 /** Syncs under way at once: the disk merges what it gets together. */
@@ -89,7 +103,8 @@ export async function finishReceived(
   options: ReceiveOptions,
 ): Promise<ReceiveResult | undefined> {
   const place = new Place(options.into, id)
-  const journal = await reopenReceiveJournal(place.journalFile, undefined)
+  const owner = { identity: session.identity, origin: session.relay.client.origin, id }
+  const journal = await reopenReceiveJournal(place.journalFile, (start) => isStartOf(start, owner))
   if (journal === undefined) return undefined
   try {
     if (journal.stage !== "placed") return undefined
@@ -123,6 +138,7 @@ export async function receiveDelivery(
   options: ReceiveOptions,
 ): Promise<ReceiveResult> {
   const place = new Place(options.into, opened.listed.id)
+  refuseOwnNames(opened)
   try {
     await place.make()
     const lock = await place.lock()
@@ -137,6 +153,18 @@ export async function receiveDelivery(
     throw diskFull(place.into, { cause: error })
   } finally {
     await place.clearIfUnused()
+  }
+}
+
+/** Another delivery's private folder, planted, would be taken for one that was received half. */
+function refuseOwnNames({ listed, manifest }: OpenedDelivery): void {
+  for (const entry of manifest.entries) {
+    const name = parseUtf8(entry.path, "path")
+    // Folded as a file system may fold it.
+    if (!name.normalize("NFKC").toLowerCase().startsWith(privatePrefix)) continue
+    throw new Untrustworthy(
+      `delivery ${listed.id} holds a name that begins with ${privatePrefix}, as only folders of this program's own do; it is not received. Discard it`,
+    )
   }
 }
 
@@ -157,6 +185,9 @@ function diskFull(
   )
 }
 
+/** How private folders are named, and nothing that a delivery puts beside them. */
+const privatePrefix = ".knothole-"
+
 /** The destination and the private folder in it. */
 class Place {
   readonly into: string
@@ -166,7 +197,7 @@ class Place {
 
   constructor(into: string, id: string) {
     this.into = path.resolve(into)
-    this.folder = path.join(this.into, `.knothole-${id}`)
+    this.folder = path.join(this.into, `${privatePrefix}${id}`)
     this.tree = path.join(this.folder, "tree")
     this.journalFile = path.join(this.folder, "journal")
   }
@@ -179,8 +210,24 @@ class Place {
     } catch (error) {
       if (errorCode(error) !== "EEXIST") throw error
     }
+    const stats = await lstat(this.folder)
     // A link of this name would lead everything elsewhere.
-    if (!(await lstat(this.folder)).isDirectory()) throw new DestinationExists([this.folder])
+    if (!stats.isDirectory()) throw new DestinationExists([this.folder])
+    const fresh = await this.#freshFolder()
+    // What others could write to may hold anything. Not every file system knows owners and modes: what
+    // counts is whether a folder made now would be better guarded.
+    if (stats.uid !== fresh.uid || (stats.mode & ~fresh.mode & 0o077) !== 0) {
+      throw new DestinationExists([this.folder])
+    }
+  }
+
+  async #freshFolder(): Promise<Stats> {
+    const folder = await mkdtemp(path.join(this.into, privatePrefix))
+    try {
+      return await lstat(folder)
+    } finally {
+      await rmdir(folder)
+    }
   }
 
   async lock(): Promise<Lock> {
@@ -274,9 +321,15 @@ class Receiving {
 
   async run(): Promise<ReceiveResult> {
     const { listed } = this.#opened
-    const hash = headerHash(listed.headerBytes)
+    const { identity, relay } = this.#session
+    const start = journalStart({
+      identity,
+      origin: relay.client.origin,
+      id: listed.id,
+      headerHash: headerHash(listed.headerBytes),
+    })
     const file = this.#place.journalFile
-    let journal = await reopenReceiveJournal(file, hash)
+    let journal = await reopenReceiveJournal(file, (found) => equalBytes(found, start))
     this.#resumed = journal !== undefined
     if (this.#options.onExisting === undefined || this.#options.onExisting === "fail") {
       await this.#checkDestination(journal)
@@ -284,7 +337,8 @@ class Receiving {
     if (journal === undefined) {
       await this.#checkRoom(this.#placement.contentLength)
       await rm(this.#place.tree, { recursive: true, force: true })
-      journal = await startReceiveJournal(file, hash)
+      await rm(file, { recursive: true, force: true })
+      journal = await startReceiveJournal(file, start)
     }
     try {
       await journal.noteBoot()
