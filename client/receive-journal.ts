@@ -11,6 +11,9 @@ import {
   concatBytes,
   equalBytes,
   FormatError,
+  fromHex,
+  hkdfSha256,
+  type Identity,
   parseUtf8,
   u32,
   utf8,
@@ -143,10 +146,45 @@ export class ReceiveJournal {
   }
 }
 
-/** Undefined when there is none for this delivery. */
+/**
+ * What a journal begins with: H_hdr, and a MAC that only this identity can make. A journal says what
+ * need not be fetched and checked any more, so one that came from anybody else must not be believed.
+ */
+export function journalStart(delivery: {
+  identity: Identity
+  origin: string
+  id: string
+  headerHash: Uint8Array
+}): Uint8Array {
+  const { identity, origin, id, headerHash } = delivery
+  const mac = hkdfSha256({
+    ikm: identity.authSeed,
+    salt: new Uint8Array(0),
+    // No label of the protocol: this never leaves the machine.
+    info: concatBytes(
+      utf8("knothole client receive journal v1"),
+      identity.bundle.inboxId,
+      headerHash,
+      fromHex(id),
+      utf8(origin),
+    ),
+    length: 32,
+  })
+  return concatBytes(headerHash, mac)
+}
+
+/** True for a start that this identity made for this delivery, whatever its header. */
+export function isStartOf(
+  start: Uint8Array,
+  delivery: { identity: Identity; origin: string; id: string },
+): boolean {
+  return equalBytes(start, journalStart({ ...delivery, headerHash: start.subarray(0, 32) }))
+}
+
+/** Undefined when there is none that begins with what `isOurs` knows. */
 export async function reopenReceiveJournal(
   file: string,
-  headerHash: Uint8Array | undefined,
+  isOurs: (start: Uint8Array) => boolean,
 ): Promise<ReceiveJournal | undefined> {
   const reopened = await reopenLog(file, magic)
   if (reopened === undefined) return undefined
@@ -154,9 +192,7 @@ export async function reopenReceiveJournal(
   const [first, ...rest] = records
   const journal = new ReceiveJournal(log)
   try {
-    const isOurs =
-      first?.type === types.start && (!headerHash || equalBytes(first.payload, headerHash))
-    if (isOurs) {
+    if (first?.type === types.start && isOurs(first.payload)) {
       journal.replay(rest)
       return journal
     }
@@ -169,10 +205,10 @@ export async function reopenReceiveJournal(
 
 export async function startReceiveJournal(
   file: string,
-  headerHash: Uint8Array,
+  start: Uint8Array,
 ): Promise<ReceiveJournal> {
   const log = await createLog(file, magic)
-  log.append(types.start, headerHash)
+  log.append(types.start, start)
   return new ReceiveJournal(log)
 }
 

@@ -53,7 +53,7 @@ describe("the journal of a download", () => {
     ["a kind of record nobody writes", 9, filled(4)],
   ])("with %s is none", async (_, type, payload) => {
     const file = journal("KNHRCV1\n", start, [type, payload])
-    expect(await reopenReceiveJournal(file, filled(32))).toBeUndefined()
+    expect(await reopenReceiveJournal(file, () => true)).toBeUndefined()
   })
 })
 

@@ -1,8 +1,10 @@
 /** T10, T13, T54: a sender who seals something else than the manifest says. */
-import { readdirSync } from "node:fs"
+import { chmodSync, mkdirSync, readdirSync, writeFileSync } from "node:fs"
 import path from "node:path"
 import { describe, expect, test } from "vitest"
-import { MIB, OpenError } from "../../protocol/index.js"
+import { DestinationExists, Untrustworthy } from "../../client/index.js"
+import { startReceiveJournal } from "../../client/receive-journal.js"
+import { concatBytes, headerHash, MIB, OpenError } from "../../protocol/index.js"
 import { digest, patternBytes, readTree, treeOf } from "../client/folders.js"
 import { makeDelivery } from "../client/made-delivery.js"
 import { makeSetting } from "../client/setting.js"
@@ -69,5 +71,57 @@ describe("T10 a chunk whose MAC is wrong", () => {
     await expect(read({ entry: 1, offset: 0, length: files.spoilt.length })).rejects.toThrow(
       OpenError,
     )
+  })
+})
+
+describe("a delivery that holds a private folder of another one", () => {
+  for (const name of [".knothole-0/journal", ".KnotHole-0/tree/contract", ".\u212anothole-0"]) {
+    test(`is refused whole (${name})`, async () => {
+      const setting = await makeSetting()
+      const { relay, identity } = setting
+      const planted = { letter: patternBytes(10, 1), [name]: patternBytes(10, 2) }
+      const { id } = await makeDelivery({ relay, recipient: identity.bundle, files: planted })
+      const into = path.join(setting.folder, "into")
+      mkdirSync(into)
+      await expect((await setting.open()).receive(id, { into })).rejects.toThrow(Untrustworthy)
+      expect(readdirSync(into)).toEqual([])
+      expect(relay.asked.some(({ method }) => method === "DELETE")).toBe(false)
+    })
+  }
+
+  const genuine = { contract: patternBytes(1000, 1) }
+
+  /** A private folder that says: all is fetched and checked, only to be put in place. */
+  async function planted(stage: "placing" | "placed") {
+    const setting = await makeSetting()
+    const { relay, identity } = setting
+    const made = await makeDelivery({ relay, recipient: identity.bundle, files: genuine })
+    const into = path.join(setting.folder, "into")
+    const folder = path.join(into, `.knothole-${made.id}`)
+    mkdirSync(path.join(folder, "tree"), { recursive: true })
+    chmodSync(folder, 0o700)
+    writeFileSync(path.join(folder, "tree/contract"), "forged")
+    const start = concatBytes(headerHash(made.header), new Uint8Array(32))
+    const journal = await startReceiveJournal(path.join(folder, "journal"), start)
+    await journal.notePlacing(["contract"])
+    if (stage === "placed") await journal.notePlaced()
+    await journal.close()
+    return { receive: async () => (await setting.open()).receive(made.id, { into }), into, folder }
+  }
+
+  test.each(["placing", "placed"] as const)(
+    "is not believed, however it got there (%s)",
+    async (stage) => {
+      const { receive, into } = await planted(stage)
+      expect(await receive()).toMatchObject({ resumed: false, files: 1 })
+      expect(readTree(into)).toEqual(treeOf(genuine))
+    },
+  )
+
+  test("is not touched when others may write to it", async () => {
+    const { receive, into, folder } = await planted("placing")
+    chmodSync(folder, 0o770)
+    await expect(receive()).rejects.toThrow(DestinationExists)
+    expect(readdirSync(into)).toEqual([path.basename(folder)])
   })
 })

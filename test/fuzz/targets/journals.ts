@@ -286,7 +286,10 @@ function receiveJournals({ receiveJournal }: Subject): Target {
     run: async (input) => {
       const bytes = mustBeBytes(input)
       writeFileSync(file, bytes)
-      const journal = await receiveJournal.reopenReceiveJournal(file, headerHash)
+      const journal = await receiveJournal.reopenReceiveJournal(
+        file,
+        (start) => Buffer.compare(start, headerHash) === 0,
+      )
       if (journal === undefined) return "refused"
       await journal.close()
       const records = wholeRecords(receiveMagic, bytes)
