@@ -126,7 +126,7 @@ describe("a disk that fails", () => {
             .map(kindOf),
         ).toEqual(["commit.v1", "leaves", "links.v1", "manifest", "part", "part", "upload.v1"])
       }
-    }, 120_000)
+    }, 300_000)
   }
 
   const small = mkdtempSync(join(tmpdir(), "knothole-small-"))

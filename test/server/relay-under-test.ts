@@ -1,5 +1,6 @@
 // A relay in a folder of its own, and a client just large enough to speak to it.
 import { mkdtempSync, rmSync } from "node:fs"
+import { createServer, type Server } from "node:http"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import supertest from "supertest"
@@ -80,16 +81,21 @@ export async function openRelay(
 ): Promise<RelayUnderTest> {
   const folder = options.folder ?? mkdtempSync(join(tmpdir(), "knothole-relay-"))
   const log: Record<string, unknown>[] = []
-  const relay = await createRelay(configFor(folder, options.config), {
+  const opened = await createRelay(configFor(folder, options.config), {
     writeLog: (line) => log.push(JSON.parse(line)),
     ...options.ports,
   })
-  await relay.ready
+  await opened.ready
+  const client = new SmallClient(opened)
+  const relay: Relay = {
+    ...opened,
+    stop: () => opened.stop().finally(() => client.close()),
+  }
   return {
     folder,
     relay,
     log,
-    client: new SmallClient(relay),
+    client,
     async restart(change = {}) {
       await relay.stop()
       return openRelay({ ...options, ...change, folder })
@@ -162,16 +168,21 @@ export interface StartedUpload extends StartUploadReply {
   readonly idempotencyKey: string
 }
 
-/** Speaks to a relay's routes without a socket of its own. */
+/** Speaks to a relay's routes, whether or not the relay itself listens. */
 export class SmallClient {
-  readonly #relay: Relay
+  readonly #server: Server
 
-  constructor(relay: Relay) {
-    this.#relay = relay
+  constructor({ app }: Relay) {
+    this.#server = createServer(app).listen(0, "127.0.0.1")
   }
 
   get http(): ReturnType<typeof supertest> {
-    return supertest(this.#relay.app)
+    return supertest(this.#server)
+  }
+
+  close(): void {
+    this.#server.close()
+    this.#server.closeAllConnections()
   }
 
   async proof(
