@@ -120,13 +120,19 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     ready.catch((error: unknown) => log("recovery_failed", failureFields(error), "alarm"))
 
     const stopping = new AbortController()
-    const buffers = new PartBuffers()
+    const receiving = new PartBuffers(clock)
+    const sending = new PartBuffers(clock)
     const app = createApp({
       always: relayInfoRoutes({ config, keys, clock, blobs, origins }),
       indexed: [
         ...sessionRoutes({ logins, index, clock }),
-        ...uploadRoutes({ uploads, finishing, buffers, clock }),
-        ...deliveryRoutes({ deliveries, logins, buffers, stopping: stopping.signal }),
+        ...uploadRoutes({ uploads, finishing, buffers: receiving, clock }),
+        ...deliveryRoutes({
+          deliveries,
+          logins,
+          buffers: sending,
+          stopping: stopping.signal,
+        }),
       ],
       isReady: () => isReady,
       log,

@@ -88,6 +88,8 @@ export interface ReceiveOptions {
   take(chunk: Uint8Array): Promise<void> | void
   /** The receiver has no more use for a chunk once it is taken. */
   readonly isCopied?: boolean
+  /** Ends the reception, with the signal's reason. */
+  readonly signal?: AbortSignal
 }
 
 /** Hands the body over as it comes. Resolves when all of it was taken. */
@@ -112,6 +114,7 @@ export function receiveBody(
       isSettled = true
       cancelPace?.()
       cancelDeadline?.()
+      options.signal?.removeEventListener("abort", onAbort)
       req.off("data", onData)
       req.off("end", onEnd)
       req.off("close", onClose)
@@ -163,6 +166,9 @@ export function receiveBody(
     function onClose(): void {
       if (!hasEnded) fail(new ClientGone())
     }
+    function onAbort(): void {
+      fail(options.signal?.reason)
+    }
     function watchPace(): void {
       cancelPace = clock.after(minuteMs, () => {
         // Time that the relay itself took, with the socket unread, is not the client's.
@@ -179,6 +185,7 @@ export function receiveBody(
     if (options.deadlineMs !== undefined) {
       cancelDeadline = clock.after(options.deadlineMs, () => fail(new RelayRefusal("too_slow")))
     }
+    options.signal?.addEventListener("abort", onAbort)
     req.on("data", onData)
     req.on("end", onEnd)
     req.on("close", onClose)

@@ -25,6 +25,9 @@ import { parsePathId } from "../ids.js"
 import type { Logins } from "../logins.js"
 import type { BlobReader } from "../stores/blob-store.js"
 
+/** A recipient may take this long over one buffer while others wait for it. */
+const slowestPieceMs = 30_000
+
 export interface DeliveryNeeds {
   readonly deliveries: Deliveries
   readonly logins: Logins
@@ -86,7 +89,7 @@ export function deliveryRoutes(needs: DeliveryNeeds): Route[] {
     await sendPieces(res, pieces, async ({ index, offset, lengthBytes }) => {
       const at = 32 * (index - first)
       const part = await deliveries.part(delivery, { index, leaf: leaves.subarray(at, at + 32) })
-      return readPiece(part, { offset, lengthBytes }, buffers)
+      return readPiece(part, { offset, lengthBytes }, { buffers, res })
     })
   }
 
@@ -98,7 +101,7 @@ export function deliveryRoutes(needs: DeliveryNeeds): Route[] {
       for (let offset = 0; offset < sizeBytes; offset += maxPartBytes) {
         pieces.push({ offset, lengthBytes: Math.min(maxPartBytes, sizeBytes - offset) })
       }
-      await sendPieces(res, pieces, (place) => readInto(blob, place, buffers))
+      await sendPieces(res, pieces, (place) => readInto(blob, place, { buffers, res }))
     } finally {
       await blob.close()
     }
@@ -235,13 +238,18 @@ interface ReadPiece {
   readonly buffer: PartBuffer
 }
 
+interface ReadFor {
+  readonly buffers: PartBuffers
+  readonly res: ServerResponse
+}
+
 async function readPiece(
   blob: BlobReader,
   place: { readonly offset: number; readonly lengthBytes: number },
-  buffers: PartBuffers,
+  into: ReadFor,
 ): Promise<ReadPiece> {
   try {
-    return await readInto(blob, place, buffers)
+    return await readInto(blob, place, into)
   } finally {
     await blob.close()
   }
@@ -250,9 +258,12 @@ async function readPiece(
 async function readInto(
   blob: BlobReader,
   { offset, lengthBytes }: { readonly offset: number; readonly lengthBytes: number },
-  buffers: PartBuffers,
+  { buffers, res }: ReadFor,
 ): Promise<ReadPiece> {
-  const buffer = await buffers.take(lengthBytes)
+  const buffer = await buffers.take(lengthBytes, {
+    isTooSlow: (heldMs) => heldMs >= slowestPieceMs,
+    cut: () => res.destroy(),
+  })
   try {
     const bytes = buffer.bytes.subarray(0, lengthBytes)
     const count = await blob.read(bytes, offset)

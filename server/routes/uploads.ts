@@ -8,6 +8,7 @@ import {
   encodeStartUploadReply,
   encodeUploadState,
   FormatError,
+  KIB,
   maxFinishBytes,
   parseExtend,
   parseIndex,
@@ -17,7 +18,7 @@ import {
 } from "../../protocol/index.js"
 import type { Clock } from "../clock.js"
 import type { Finishing } from "../finishing.js"
-import type { PartBuffer, PartBuffers } from "../http/buffers.js"
+import { type PartBuffer, type PartBuffers, smallBytes } from "../http/buffers.js"
 import { receiveFinish } from "../http/finish-body.js"
 import { pathParameter, type Route } from "../http/method-table.js"
 import { replyEmpty, replyJson } from "../http/replies.js"
@@ -29,6 +30,7 @@ import {
   receiveBody,
 } from "../http/requests.js"
 import { type DeliveryId, parsePathId } from "../ids.js"
+import { busy } from "../relay-refusals.js"
 import {
   type KnownUpload,
   parseIdempotencyKey,
@@ -45,6 +47,9 @@ export interface UploadNeeds {
 
 /** Parts of one request being hashed and written while the next is received. */
 const writesAtOnce = 2
+/** A sender may be as slow as this while others wait for the buffer it fills, after a moment's grace. */
+const leastBytesASecond = 16 * KIB
+const graceMs = 2_000
 
 export function uploadRoutes({ uploads, finishing, buffers, clock }: UploadNeeds): Route[] {
   async function known(
@@ -110,6 +115,7 @@ export function uploadRoutes({ uploads, finishing, buffers, clock }: UploadNeeds
               lengthBytes,
               take: (chunk) => receiver.take(chunk),
               isCopied: true,
+              signal: receiver.cut,
             })
           } catch (error) {
             await receiver.abandon()
@@ -153,7 +159,11 @@ class PartsReceiver {
   #at = 0
   #buffer: PartBuffer | undefined
   #filled = 0
+  /** How much there was when the buffer at hand came. */
+  #filledBefore = 0
+  #isAbandoned = false
   #failure: { readonly error: unknown } | undefined
+  readonly #cut = new AbortController()
 
   constructor(input: {
     readonly id: DeliveryId
@@ -168,12 +178,20 @@ class PartsReceiver {
     this.#leaves = new Uint8Array(32 * input.planned.length)
   }
 
+  /** Aborted when others need the memory and this sender is slow. */
+  get cut(): AbortSignal {
+    return this.#cut.signal
+  }
+
   /** Resolves, or returns at once, when the next bytes are welcome. */
   take(chunk: Uint8Array): Promise<void> | void {
     const part = this.#planned[this.#at]
     if (part === undefined) throw new FormatError("body", "longer than its parts")
     // The common case by far: room in the buffer at hand, and nothing to wait for.
-    if (this.#buffer !== undefined && this.#filled + chunk.length < part.lengthBytes) {
+    if (
+      this.#buffer !== undefined &&
+      this.#filled + chunk.length < Math.min(part.lengthBytes, this.#buffer.bytes.length)
+    ) {
       this.#buffer.bytes.set(chunk, this.#filled)
       this.#filled += chunk.length
       return undefined
@@ -188,7 +206,9 @@ class PartsReceiver {
     return this.#leaves
   }
 
+  /** A step that still waits for something gives back what it gets. */
   async abandon(): Promise<void> {
+    this.#isAbandoned = true
     this.#buffer?.release()
     this.#buffer = undefined
     await Promise.all(this.#storing)
@@ -199,22 +219,57 @@ class PartsReceiver {
     while (rest.length > 0) {
       const part = this.#planned[this.#at]
       if (part === undefined) throw new FormatError("body", "longer than its parts")
-      this.#buffer ??= await this.#buffers.take(part.lengthBytes)
-      const piece = rest.subarray(0, part.lengthBytes - this.#filled)
-      this.#buffer.bytes.set(piece, this.#filled)
+      const buffer = await this.#room(part.lengthBytes)
+      if (this.#isAbandoned) return
+      const end = Math.min(part.lengthBytes, buffer.bytes.length)
+      const piece = rest.subarray(0, end - this.#filled)
+      buffer.bytes.set(piece, this.#filled)
       this.#filled += piece.length
       rest = rest.subarray(piece.length)
       if (this.#filled === part.lengthBytes) {
-        this.#store(part, this.#at, this.#buffer)
+        this.#store(part, this.#at, buffer)
         this.#at += 1
         this.#filled = 0
         this.#buffer = undefined
         if (this.#at < this.#planned.length && this.#storing.size >= writesAtOnce) {
           await Promise.race(this.#storing)
         }
+        if (this.#isAbandoned) return
         if (this.#failure !== undefined) throw this.#failure.error
       }
     }
+  }
+
+  /**
+   * A buffer with room for the next byte. The shared ones are few: a part gets one when its beginning is
+   * there, so a connection that sends nothing holds none.
+   */
+  async #room(lengthBytes: number): Promise<PartBuffer> {
+    const known = this.#buffer
+    if (known !== undefined && this.#filled < known.bytes.length) return known
+    const wantedBytes = known === undefined ? Math.min(lengthBytes, smallBytes) : lengthBytes
+    let own: PartBuffer | undefined
+    const buffer = await this.#buffers.take(wantedBytes, {
+      // What is being stored is not the sender's delay.
+      isTooSlow: (heldMs) =>
+        own !== undefined &&
+        this.#buffer === own &&
+        heldMs >= graceMs &&
+        1000 * (this.#filled - this.#filledBefore) < leastBytesASecond * heldMs,
+      cut: () => this.#cut.abort(busy()),
+    })
+    if (this.#isAbandoned) {
+      buffer.release()
+      return buffer
+    }
+    if (known !== undefined) {
+      buffer.bytes.set(known.bytes.subarray(0, this.#filled))
+      known.release()
+    }
+    own = buffer
+    this.#filledBefore = this.#filled
+    this.#buffer = buffer
+    return buffer
   }
 
   #store({ index, lengthBytes }: PlannedPart, at: number, buffer: PartBuffer): void {
