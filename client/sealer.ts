@@ -56,9 +56,6 @@ export class SealingPool {
     const workerData: ThreadData = { buffers: this.#slots.buffers, writeTurn: this.#writeTurn }
     const worker = new Worker(new URL("./sealing-worker.js", import.meta.url), {
       workerData,
-      // Each 32 KiB of ciphertext passes through a short-lived Buffer; a small young generation
-      // collects them before they add up.
-      resourceLimits: { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 256 },
     })
     const thread: Thread = { worker, waiting: [] }
     worker.on("message", (result: UnitResult) => {
