@@ -86,6 +86,11 @@ export class Output {
     if (!this.mode.json && !this.mode.quiet) this.#print(showLines(text))
   }
 
+  /** What a person may want to know beside the result, and a program as well. */
+  note(text: string): void {
+    if (this.mode.json || !this.mode.quiet) this.warn(text)
+  }
+
   /** What a person should know even when they asked for quiet. */
   warn(text: string): void {
     if (this.mode.json && !this.#isList) this.event("notice", { text })

@@ -1,11 +1,11 @@
 import { accessSync, constants, existsSync } from "node:fs"
 import { dirname } from "node:path"
-import { concatBytes, hostOf } from "../../protocol/index.js"
+import { concatBytes, hostOf, parseReceipt } from "../../protocol/index.js"
 import { placePrivateFile } from "../private-files.js"
 import { openState, send } from "../index.js"
 import type { SendOptions, SentDelivery, Source } from "../index.js"
 import type { SendRequest } from "./command-line.js"
-import { isoTime, showCount, showSize, showTime } from "./display.js"
+import { isoTime, showCount, showDuration, showSize, showTime } from "./display.js"
 import { NameTaken, UsageError } from "./errors.js"
 import { checkIdentity, loadKeyFile, unlock } from "./identities.js"
 import { parseRelay, readRecipients } from "./recipients.js"
@@ -31,6 +31,7 @@ export async function sendFiles(request: SendRequest, context: Context): Promise
       ? "What came from stdin cannot be resumed: send it again from its beginning."
       : `What has arrived is kept for a day. To go on where it stopped, run the same again:\n  ${context.sameAgain}`,
   )
+  const notAfterMs = request.expiresMs === undefined ? undefined : Date.now() + request.expiresMs
   const { deliveries } = await context.work((work) =>
     send({
       recipients,
@@ -41,7 +42,7 @@ export async function sendFiles(request: SendRequest, context: Context): Promise
           : { kind: "path", path: word },
       ),
       ...(request.note !== undefined && { note: request.note }),
-      ...(request.expiresMs !== undefined && { notAfterMs: Date.now() + request.expiresMs }),
+      ...(notAfterMs !== undefined && { notAfterMs }),
       ...(sender !== undefined && { sender }),
       state: openState(paths.stateFolder),
       fresh: request.fresh,
@@ -49,7 +50,10 @@ export async function sendFiles(request: SendRequest, context: Context): Promise
       ...work,
     }),
   )
-  for (const delivery of deliveries) report(delivery, context)
+  for (const delivery of deliveries) {
+    report(delivery, context)
+    if (notAfterMs !== undefined) noteOtherEnd(delivery, notAfterMs, context)
+  }
   if (receiptFile !== undefined) {
     const receipts = deliveries.flatMap((delivery) => delivery.receipts.map((one) => one.receipt))
     if (!(await placePrivateFile(receiptFile, concatBytes(...receipts)))) {
@@ -99,6 +103,26 @@ function report(delivery: SentDelivery, context: Context): void {
     resumed,
     skipped,
   })
+}
+
+// A relay that keeps to what was asked does so to the millisecond; a sending that is resumed may have
+// been asked for a moment earlier.
+const noteworthyMs = 60_000
+
+function noteOtherEnd(
+  { expiresMs, receipts, resumed }: SentDelivery,
+  askedMs: number,
+  { output }: Context,
+): void {
+  const [first] = receipts
+  if (first === undefined || Math.abs(expiresMs - askedMs) < noteworthyMs) return
+  const kept = showDuration(expiresMs - parseReceipt(first.receipt).acceptedMs)
+  const limit = expiresMs < askedMs ? "at most" : "at least"
+  output.note(
+    resumed
+      ? `it expires ${showTime(expiresMs)}, not ${showTime(askedMs)} as asked`
+      : `the relay keeps it ${kept} ${limit}; it expires ${showTime(expiresMs)}`,
+  )
 }
 
 /** Before anything is sent: afterwards a receipt that cannot be kept would be lost. */

@@ -1,16 +1,24 @@
-import { deliveryStatus, openState, revokeDelivery } from "../index.js"
+import { DeliveryGone, deliveryStatus, listSent, openState, revokeDelivery } from "../index.js"
+import type { ClientState, DeliveryStatus } from "../index.js"
 import type { SentRequest } from "./command-line.js"
 import { isoTime, showTime } from "./display.js"
-import type { Context } from "./context.js"
+import type { Context, WorkOptions } from "./context.js"
+
+// The relay cannot tell the two apart: either way the recipient had it deleted.
+const goneMeaning = "gone: the recipient took or discarded it"
 
 export async function showStatus({ id }: SentRequest, context: Context): Promise<void> {
   const { output } = context
   const state = openState(context.paths.stateFolder)
-  const status = await context.work((work) => deliveryStatus({ id, state, ...work }))
+  const status = await context.work((work) => askStatus(id, state, work))
   const { acceptedMs, expiresMs, recipients } = status
-  const only = recipients.length === 1
-  for (const { address, state: what } of recipients) {
-    output.result(only ? what : `${what} ${address}`)
+  const [only] = recipients.length === 1 ? recipients : []
+  if (only !== undefined) output.result(only.state === "taken" ? goneMeaning : only.state)
+  else {
+    for (const { address, state: what } of recipients) {
+      output.result(`${what === "taken" ? "gone" : what} ${address}`)
+    }
+    if (recipients.some(({ state: what }) => what === "taken")) output.say(goneMeaning)
   }
   output.say(`accepted ${showTime(acceptedMs)}, kept until ${showTime(expiresMs)} at the latest`)
   output.event("status", {
@@ -24,8 +32,39 @@ export async function showStatus({ id }: SentRequest, context: Context): Promise
 export async function revoke({ id }: SentRequest, context: Context): Promise<void> {
   const { output } = context
   const state = openState(context.paths.stateFolder)
-  await context.work((work) => revokeDelivery({ id, state, ...work }))
+  const before = await context.work(async (work) => {
+    const status = await askStatus(id, state, work)
+    await revokeDelivery({ id, state, ...work })
+    return status
+  })
+  const states = new Set(before.recipients.map((recipient) => recipient.state))
+  if (!states.has("waiting") && !states.has("revoked")) {
+    const all = states.size === 1 && states.has("taken")
+    throw new DeliveryGone(
+      id,
+      all ? "taken" : "unknown",
+      `nothing was left to delete: ${all ? "taken by all" : [...states].join(" or ")}`,
+    )
+  }
   output.result("revoked")
   output.say(`${id} is deleted at the relay. Who had taken it already keeps what they have.`)
   output.event("revoked", { id })
+}
+
+async function askStatus(
+  id: string,
+  state: ClientState,
+  work: WorkOptions,
+): Promise<DeliveryStatus> {
+  try {
+    return await deliveryStatus({ id, state, ...work })
+  } catch (error) {
+    if (!(error instanceof DeliveryGone)) throw error
+    if ((await listSent(state)).some((sent) => sent.id === id)) throw error
+    throw new DeliveryGone(
+      id,
+      "unknown",
+      `nothing here is known of having sent ${id}: it was sent from another machine, account or KNOTHOLE_HOME`,
+    )
+  }
 }

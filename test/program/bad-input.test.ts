@@ -339,10 +339,12 @@ describe("bad pickups", () => {
     expect(revoked).toMatchObject({ code: 0, stdout: "revoked\n" })
     const args = ["receive", id, "-o", inFolder("revoked")]
     expectFailure(await workshop.run("recipient", args), 3, id)
-    expect(await workshop.run("sender", ["status", id])).toMatchObject({
-      code: 0,
-      stdout: "revoked\n",
-    })
+    for (const command of ["status", "revoke"]) {
+      expect(await workshop.run("sender", [command, id])).toMatchObject({
+        code: 0,
+        stdout: "revoked\n",
+      })
+    }
   })
 
   it("a delivery that has expired ends with 3, and its status says so", async () => {
@@ -375,6 +377,8 @@ describe("bad pickups", () => {
       expect(await workshop.run("late", ["inbox"])).toMatchObject({ code: 0, stdout: "" })
       const status = await workshop.run("sender", ["status", id])
       expect(status).toMatchObject({ code: 0, stdout: "expired\n" })
+      const revoke = await workshop.run("sender", ["revoke", id])
+      expectFailure(revoke, 3, "nothing was left to delete: expired")
     } finally {
       await forgetful.stop()
     }
@@ -382,8 +386,11 @@ describe("bad pickups", () => {
 
   it("the status of a delivery that was not sent from here ends with 3", async () => {
     const id = "1".repeat(32)
-    expectFailure(await workshop.run("sender", ["status", id]), 3, id)
-    expectFailure(await workshop.run("sender", ["revoke", id]), 3, id)
+    for (const command of ["status", "revoke"]) {
+      const ended = await workshop.run("sender", [command, id])
+      expectFailure(ended, 3, id)
+      expect(ended.stderr).toContain("another machine, account or KNOTHOLE_HOME")
+    }
   })
 })
 

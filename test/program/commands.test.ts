@@ -158,7 +158,8 @@ describe("a delivery", () => {
     expect(readFileSync(path.join(into, name, "deep/er/b.bin"), "utf8")).toBe("\0\u0001")
     expect(readFileSync(path.join(into, name, "empty"), "utf8")).toBe("")
     expect(readdirSync(into)).toEqual([name])
-    expect((await run("stranger", "status", id)).stdout).toBe("taken\n")
+    const gone = "gone: the recipient took or discarded it"
+    expect((await run("stranger", "status", id)).stdout).toBe(`${gone}\n`)
     expect((await run("recipient", "inbox")).stdout).toBe("")
   })
 
@@ -196,7 +197,28 @@ describe("a delivery", () => {
     const again = await workshop.run("stranger", ["send", list, "-r", other, "--receipt", receipts])
     expect(again).toMatchObject({ code: 1, stdout: "" })
     await run("recipient", "discard", id)
+    const one = await run("stranger", "status", id)
+    expect(one.stdout).toContain(`gone ${bare(address)}\n`)
+    expect(one.stderr).toContain("took or discarded")
     await run("second", "receive", id, "-o", inFolder("second files"))
+    const late = await workshop.run("stranger", ["revoke", id])
+    expect(late).toMatchObject({ code: 3, stdout: "" })
+    expect(late.stderr).toContain("nothing was left to delete: taken by all")
+  })
+
+  it("that the relay keeps for another time than asked is sent with a note of it", async () => {
+    const send = ["send", aTree({ a: "1" }), "-r", address]
+    const long = await run("stranger", ...send, "--expires", "9w")
+    expect(long.stderr).toContain("note: the relay keeps it 30 d at most; it expires ")
+    const short = await run("stranger", ...send, "--expires", "5m")
+    expect(short.stderr).toContain("note: the relay keeps it 1 h at least; it expires ")
+    expect((await run("stranger", ...send, "--expires", "9w", "-q")).stderr).toBe("")
+    const told = await events("stranger", ...send, "--expires", "9w")
+    expect(told.find((event) => event["event"] === "notice")).toMatchObject({
+      text: expect.stringContaining("30 d at most"),
+    })
+    expect((await run("stranger", ...send, "--expires", "2d")).stderr).not.toContain("note:")
+    await run("recipient", "receive", "--all", "-o", inFolder("kept"))
   })
 
   it("is received alone into the folder itself, with others into folders of their ids", async () => {
