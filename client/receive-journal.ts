@@ -70,9 +70,12 @@ export class ReceiveJournal {
     await this.#log.flush()
   }
 
-  async noteFailed({ entry, reason }: FailedEntry): Promise<void> {
-    this.failed.push({ entry, reason })
-    this.#log.append(types.failed, concatBytes(u32(entry), utf8(reason)))
+  async noteFailed(failures: readonly FailedEntry[]): Promise<void> {
+    if (failures.length === 0) return
+    for (const { entry, reason } of failures) {
+      this.failed.push({ entry, reason })
+      this.#log.append(types.failed, concatBytes(u32(entry), utf8(reason)))
+    }
     await this.#log.flush()
   }
 

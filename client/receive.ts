@@ -45,6 +45,7 @@ import { errorCode } from "./error-code.js"
 import { syncFolder } from "./private-files.js"
 import { asError, type CallOptions, say } from "./progress.js"
 import {
+  type FailedEntry,
   isStartOf,
   journalStart,
   type ReceiveJournal,
@@ -57,6 +58,7 @@ import type { InboxSession } from "./session.js"
 import { Slots } from "./slots.js"
 import { type Lock, takeLock } from "./state.js"
 import { createFile, type FailedPiece, type OpenPiece } from "./unit-work.js"
+import { isWindowsPath } from "./windows-names.js"
 
 export interface ReceiveOptions extends CallOptions {
   into: string
@@ -283,6 +285,10 @@ class Receiving {
   readonly #chunksLeft: number[]
   readonly #created = new Set<number>()
   readonly #failed = new Map<number, string>()
+  /** Those that the journal does not know of yet. */
+  readonly #newFailures: FailedEntry[] = []
+  /** Folders of the tree, as paths. */
+  readonly #folders = new Set<string>()
   /** Entries written to since the last sync. */
   #unsynced = new Set<number>()
   #unsyncedBytes = 0
@@ -312,6 +318,11 @@ class Receiving {
     this.#signal = options.signal
       ? AbortSignal.any([options.signal, this.#stop.signal])
       : this.#stop.signal
+    if (process.platform === "win32") {
+      for (const [index, name] of this.#paths.entries()) {
+        if (!isWindowsPath(name)) this.#leaveOut(index, failureText.name)
+      }
+    }
     this.#slots = new Slots(this.#parallel * Math.ceil(windowBytes / MIB) + spareSlots)
   }
 
@@ -354,7 +365,8 @@ class Receiving {
   }
 
   async #checkDestination(journal: ReceiveJournal | undefined): Promise<void> {
-    const tops = new Set(this.#paths.map((name) => name.split("/", 1)[0] ?? name))
+    const wanted = this.#paths.filter((_, index) => !this.#failed.has(index))
+    const tops = new Set(wanted.map((name) => name.split("/", 1)[0] ?? name))
     const ours = new Set(journal?.placedNames)
     const existing = await existingNames(
       this.#place.into,
@@ -370,8 +382,10 @@ class Receiving {
 
   async #fetch(journal: ReceiveJournal): Promise<void> {
     say(this.#options, { kind: "phase", phase: "fetching" })
-    await this.#makeTree()
+    mkdirSync(this.#place.tree, { recursive: true, mode: 0o700 })
     const done = await this.#believedDone(journal)
+    await this.#makeTree()
+    await this.#journalFailures(journal)
     const units = [...planUnits(this.#placement, (_from, _to, chunk) => !done.chunks.has(chunk))]
     const pending = units.map((unit): PendingUnit => {
       const unitParts = rangeOfParts(unit.bodyOffset, unit.bodyOffset + unit.length)
@@ -512,7 +526,9 @@ class Receiving {
       this.#parts.delete(part)
       this.#slots.release(inHand.slot)
     }
-    for (const failure of failed) await this.#noteFailure(unit, failure, journal)
+    for (const failure of failed) this.#noteFailure(unit, failure)
+    // Before its chunks are: they would be taken for those of a file that is there.
+    await this.#journalFailures(journal)
     for (const piece of unit.pieces) {
       this.#chunksLeft[piece.file] = (this.#chunksLeft[piece.file] ?? 0) - piece.chunkCount
       this.#unsynced.add(piece.file)
@@ -539,16 +555,13 @@ class Receiving {
       chunkMacs: entry.chunkMacs.slice(16 * piece.chunk, 16 * (piece.chunk + piece.chunkCount)),
     }
     if (this.#failed.has(piece.file)) return { ...base, target: "nowhere", mode: undefined }
-    if (isWhole) {
-      const target = this.#resumed ? "again" : "new"
-      return { ...base, target, mode: this.#modeOf(entry) }
-    }
+    if (isWhole) return { ...base, target: "new", mode: this.#modeOf(entry) }
     try {
       this.#createOnce(piece.file, file, entry.size)
     } catch (error) {
       const refusal = nameRefusal(error)
       if (refusal === undefined) throw error
-      this.#failed.set(piece.file, refusal)
+      this.#leaveOut(piece.file, refusal)
       return { ...base, target: "nowhere", mode: undefined }
     }
     return { ...base, target: "there", mode: undefined }
@@ -557,11 +570,21 @@ class Receiving {
   /** A file that several units write to is made before the first of them, at its full length. */
   #createOnce(entry: number, file: string, size: number): void {
     if (this.#created.has(entry)) return
-    closeSync(createFile(file, this.#resumed, size))
+    closeSync(createFile(file, size))
     this.#created.add(entry)
   }
 
-  async #noteFailure(unit: Unit, failure: FailedPiece, journal: ReceiveJournal): Promise<void> {
+  #leaveOut(entry: number, reason: string): void {
+    if (this.#failed.has(entry)) return
+    this.#failed.set(entry, reason)
+    this.#newFailures.push({ entry, reason })
+  }
+
+  async #journalFailures(journal: ReceiveJournal): Promise<void> {
+    await journal.noteFailed(this.#newFailures.splice(0))
+  }
+
+  #noteFailure(unit: Unit, failure: FailedPiece): void {
     const piece = unit.pieces[failure.piece]
     if (piece === undefined) throw new RangeError("no such piece")
     switch (failure.reason) {
@@ -572,9 +595,7 @@ class Receiving {
       case "mac":
       case "exists":
       case "name":
-        if (this.#failed.has(piece.file)) return
-        this.#failed.set(piece.file, failureText[failure.reason])
-        await journal.noteFailed({ entry: piece.file, reason: failureText[failure.reason] })
+        this.#leaveOut(piece.file, failureText[failure.reason])
     }
   }
 
@@ -611,20 +632,21 @@ class Receiving {
 
   /** All folders, and the files that have no bytes to wait for. */
   async #makeTree(): Promise<void> {
-    mkdirSync(this.#place.tree, { recursive: true, mode: 0o700 })
-    const made = new Set<string>()
+    const made = this.#folders
+    made.add(this.#place.tree)
     for (const [index, entry] of this.#manifest.entries.entries()) {
       const name = this.#paths[index] ?? ""
       const folder = entry.type === "directory" ? name : path.dirname(name)
       if (index % 1000 === 999) await new Promise((resolve) => setImmediate(resolve))
       this.#signal.throwIfAborted()
+      if (this.#failed.has(index)) continue
       try {
-        if (folder !== "." && !made.has(folder)) {
+        if (!made.has(path.join(this.#place.tree, folder))) {
           mkdirSync(path.join(this.#place.tree, folder), { recursive: true, mode: 0o700 })
-          made.add(folder)
+          addWithParents(made, folder, this.#place.tree)
         }
         if (entry.type === "file" && entry.size === 0) {
-          const descriptor = createFile(this.#pathOf(index), this.#resumed)
+          const descriptor = createFile(this.#pathOf(index))
           fchmodSync(descriptor, this.#modeOf(entry))
           closeSync(descriptor)
           this.#unsynced.add(index)
@@ -632,12 +654,16 @@ class Receiving {
       } catch (error) {
         const refusal = nameRefusal(error)
         if (refusal === undefined) throw error
-        this.#failed.set(index, refusal)
+        this.#leaveOut(index, refusal)
       }
     }
   }
 
-  /** What the journal says is done, as far as the files are really there. */
+  /**
+   * What the journal says is done, as far as the files are really there, under exactly these names: a
+   * file system may find one under another name as well. All other files go, so that every file made
+   * from here on is a new one.
+   */
   async #believedDone(
     journal: ReceiveJournal,
   ): Promise<{ chunks: Set<number>; padding: Set<number> }> {
@@ -647,24 +673,28 @@ class Receiving {
       const into = kind === "chunks" ? chunks : padding
       for (let at = first; at < first + count; at++) into.add(at)
     }
+    const left = await filesBelow(this.#place.tree)
     for (const [index, place] of this.#placement.files.entries()) {
       const entry = this.#manifest.entries[index]
       if (entry?.type !== "file" || place.chunkCount === 0) continue
       const range = { first: place.firstChunk, end: place.firstChunk + place.chunkCount }
-      let left = 0
-      for (let chunk = range.first; chunk < range.end; chunk++) if (!chunks.has(chunk)) left++
-      if (left < place.chunkCount && !this.#failed.has(index)) {
-        if (await hasSize(this.#pathOf(index), place.size)) {
+      let missing = 0
+      for (let chunk = range.first; chunk < range.end; chunk++) if (!chunks.has(chunk)) missing++
+      if (missing < place.chunkCount && !this.#failed.has(index)) {
+        const file = this.#pathOf(index)
+        if (left.has(file) && (await hasSize(file, place.size))) {
+          left.delete(file)
           this.#created.add(index)
           // Whatever the journal says of earlier runs, nobody promised that this file was synced.
           this.#unsynced.add(index)
         } else {
           for (let chunk = range.first; chunk < range.end; chunk++) chunks.delete(chunk)
-          left = place.chunkCount
+          missing = place.chunkCount
         }
       }
-      this.#chunksLeft[index] = left
+      this.#chunksLeft[index] = missing
     }
+    for (const file of left) await rm(file)
     return { chunks, padding }
   }
 
@@ -691,16 +721,31 @@ class Receiving {
     const entries = [...this.#unsynced]
     this.#unsynced = new Set()
     this.#unsyncedBytes = 0
-    await eachOf(entries, syncsAtOnce, async (entry) => {
-      if (this.#failed.has(entry)) return
-      const handle = await open(this.#pathOf(entry), "r")
-      try {
-        await handle.datasync()
-      } finally {
-        await handle.close()
-      }
-    })
+    await this.#orStartOver(
+      eachOf(entries, syncsAtOnce, async (entry) => {
+        if (this.#failed.has(entry)) return
+        const handle = await open(this.#pathOf(entry), "r")
+        try {
+          await handle.datasync()
+        } finally {
+          await handle.close()
+        }
+      }),
+    )
     await journal.noteSynced(recorded)
+  }
+
+  /**
+   * After a sync that failed nobody knows what the disk holds, and the next one may succeed without
+   * having written it. So another run must not believe what this one noted.
+   */
+  async #orStartOver(syncing: Promise<void>): Promise<void> {
+    try {
+      await syncing
+    } catch (error) {
+      await rm(this.#place.journalFile, { force: true })
+      throw error
+    }
   }
 
   /** All bytes are there: drop what failed, set modes and times, and get everything onto the disk. */
@@ -710,14 +755,7 @@ class Receiving {
       // A name that collides is the name of another entry's file.
       if (reason === failureText.mac) await rm(this.#pathOf(entry), { force: true })
     }
-    const folders = new Set<string>([this.#place.tree])
     for (const [index, entry] of this.#manifest.entries.entries()) {
-      const name = this.#paths[index] ?? ""
-      addWithParents(
-        folders,
-        entry.type === "directory" ? name : path.dirname(name),
-        this.#place.tree,
-      )
       if (entry.type === "directory" || this.#failed.has(index)) continue
       const isSmall = (this.#placement.files[index]?.chunkCount ?? 0) <= 1
       const isTimed = this.#options.times === true && entry.mtimeMs > 0
@@ -726,8 +764,8 @@ class Receiving {
       await this.#finishFile(index, entry)
     }
     await this.#sync(journal)
-    const deepestFirst = [...folders].sort((a, b) => b.length - a.length)
-    await eachOf(deepestFirst, syncsAtOnce, async (folder) => syncFolder(folder))
+    const deepestFirst = [...this.#folders].sort((a, b) => b.length - a.length)
+    await this.#orStartOver(eachOf(deepestFirst, syncsAtOnce, async (folder) => syncFolder(folder)))
     // The tree itself stays private until it is empty.
     for (const folder of deepestFirst.slice(0, -1)) await chmod(folder, 0o777 & ~this.#umask)
     if (this.#options.times === true) await this.#setFolderTimes()
@@ -748,7 +786,7 @@ class Receiving {
 
   async #setFolderTimes(): Promise<void> {
     for (const [index, entry] of this.#manifest.entries.entries()) {
-      if (entry.type !== "directory" || entry.mtimeMs === 0) continue
+      if (entry.type !== "directory" || entry.mtimeMs === 0 || this.#failed.has(index)) continue
       await utimes(this.#pathOf(index), entry.mtimeMs / 1000, entry.mtimeMs / 1000)
     }
   }
@@ -768,10 +806,8 @@ class Receiving {
       })
       await journal.notePlacing(plan.names)
       await placeAll(plan)
-      for (const folder of new Set(plan.moves.map(({ to }) => path.dirname(to)))) {
-        await syncFolder(folder)
-      }
-      await syncFolder(into)
+      const folders = new Set([...plan.moves.map(({ to }) => path.dirname(to)), into])
+      await this.#orStartOver(eachOf([...folders], syncsAtOnce, async (one) => syncFolder(one)))
       await journal.notePlaced()
     }
     const failed = [...this.#failed].map(([entry, reason]) => ({
@@ -786,7 +822,9 @@ class Receiving {
     return {
       id: listed.id,
       paths: journal.placedNames.map((name) => path.join(into, name)),
-      files: this.#manifest.entries.filter(({ type }) => type === "file").length - failed.length,
+      files: this.#manifest.entries.filter(
+        ({ type }, index) => type === "file" && !this.#failed.has(index),
+      ).length,
       bytes: this.#placement.contentLength,
       note: this.#manifest.note,
       resumed: this.#resumed,
@@ -857,6 +895,20 @@ function addWithParents(folders: Set<string>, name: string, tree: string): void 
     if (folders.has(folder)) return
     folders.add(folder)
   }
+}
+
+/** All that is no folder. */
+async function filesBelow(folder: string): Promise<Set<string>> {
+  const found = new Set<string>()
+  const folders = [folder]
+  for (let at = folders.pop(); at !== undefined; at = folders.pop()) {
+    for (const entry of await readdir(at, { withFileTypes: true })) {
+      const file = path.join(at, entry.name)
+      if (entry.isDirectory()) folders.push(file)
+      else found.add(file)
+    }
+  }
+  return found
 }
 
 async function hasSize(file: string, size: number): Promise<boolean> {

@@ -11,7 +11,6 @@ import {
   ftruncateSync,
   openSync,
   readSync,
-  unlinkSync,
   writeSync,
 } from "node:fs"
 // Not by the face of protocol/: each thread loads its own copy of everything it imports, and the whole
@@ -77,10 +76,10 @@ export type SealResult =
 export interface OpenPiece {
   readonly path: string
   /**
-   * `new` must not exist; `again` may be left from a run that was cut off; `there` was made before,
-   * because other units of the same file are written too; `nowhere` is passed over.
+   * `new` must not exist; `there` was made before, because other units of the same file are written
+   * too; `nowhere` is passed over.
    */
-  readonly target: "new" | "again" | "there" | "nowhere"
+  readonly target: "new" | "there" | "nowhere"
   readonly fileOffset: number
   readonly length: number
   readonly key: Uint8Array
@@ -288,7 +287,7 @@ export class UnitWorker {
     return this.#cached(piece.path, () => {
       const flags = constants.O_WRONLY | constants.O_NOFOLLOW
       if (piece.target === "there") return openSync(piece.path, flags)
-      return createFile(piece.path, piece.target === "again")
+      return createFile(piece.path)
     })
   }
 
@@ -312,17 +311,13 @@ export class UnitWorker {
   }
 }
 
-/** A file of nobody else's making, 0600. */
-export function createFile(path: string, mayReplace: boolean, size?: number): number {
+/**
+ * A file of nobody else's making, 0600. One that is there is never replaced: where the file system
+ * takes two names for one, it is another entry's.
+ */
+export function createFile(path: string, size?: number): number {
   const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW
-  let descriptor: number
-  try {
-    descriptor = openSync(path, flags, 0o600)
-  } catch (error) {
-    if (!mayReplace || errorCode(error) !== "EEXIST") throw error
-    unlinkSync(path)
-    descriptor = openSync(path, flags, 0o600)
-  }
+  const descriptor = openSync(path, flags, 0o600)
   if (size !== undefined) ftruncateSync(descriptor, size)
   return descriptor
 }

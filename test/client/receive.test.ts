@@ -3,12 +3,14 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   statSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs"
+import { open } from "node:fs/promises"
 import path from "node:path"
-import { describe, expect, test } from "vitest"
+import { describe, expect, onTestFinished, test, vi } from "vitest"
 import {
   DestinationExists,
   Locked,
@@ -17,6 +19,7 @@ import {
   type ReceiveResult,
 } from "../../client/index.js"
 import { MIB } from "../../protocol/index.js"
+import { reopenReceiveJournal } from "../../client/receive-journal.js"
 import { digest, patternBytes, readTree, treeOf, writeTree } from "./folders.js"
 import { makeDelivery } from "./made-delivery.js"
 import { makeSetting, type Setting } from "./setting.js"
@@ -91,6 +94,18 @@ describe("receiving", () => {
     const { receive, setting } = await make({})
     expect(await receive()).toMatchObject({ paths: [], files: 0, bytes: 0 })
     expect(setting.relay.asked.filter(isDelete)).toHaveLength(1)
+  })
+
+  test("on Windows, leaves out names that mean something else there", async () => {
+    const names = { "..\\..\\escaped": patternBytes(10, 1), "a:b": patternBytes(0, 1) }
+    const { receive, into, setting } = await make({ ...names, fine: patternBytes(10, 2) })
+    const { platform } = process
+    onTestFinished(() => void Object.defineProperty(process, "platform", { value: platform }))
+    Object.defineProperty(process, "platform", { value: "win32" })
+    const result = await receive()
+    expect(result.failed.map((failure) => failure.path)).toEqual(Object.keys(names))
+    expect(readdirSync(into)).toEqual(["fine"])
+    expect(setting.relay.asked.filter(isDelete)).toEqual([])
   })
 
   test("keeps the relay's copy when asked to", async () => {
@@ -205,6 +220,10 @@ describe("a destination", () => {
   })
 })
 
+function deep(count: number): string {
+  return Array.from({ length: count }, () => "n".repeat(100)).join("/")
+}
+
 describe("run again after an interruption", () => {
   // Four ranges of a mebibyte or a few, so that there is something to cut off.
   const more = { ...files, "in/other": patternBytes(3 * MIB, 4) }
@@ -231,6 +250,63 @@ describe("run again after an interruption", () => {
     expect(existsSync(path.join(tree, "large"))).toBe(true)
     writeFileSync(path.join(tree, "large"), "short")
     await made.receive()
+    expect(readTree(made.into)).toEqual({ ...expected, ...treeOf(more) })
+  })
+
+  test("what nobody finished there, and nobody knows of, goes", async () => {
+    const made = await make(more)
+    await interrupted(made, 1)
+    writeTree(path.join(made.into, `.knothole-${made.id}`, "tree"), {
+      stray: patternBytes(3, 1),
+      "in/Large": patternBytes(3, 2),
+    })
+    await made.receive()
+    expect(readTree(made.into)).toEqual({ ...expected, ...treeOf(more) })
+  })
+
+  test("what failed for its name is known to have failed, whenever it was cut off", async () => {
+    const long = deep(10)
+    const made = await make({
+      [`${long}/file`]: patternBytes(300_000, 1),
+      small: patternBytes(9, 1),
+    })
+    // Below the private folder in here, its path is longer than any may be.
+    const into = path.join(made.setting.folder, deep(31))
+    const stop = new AbortController()
+    const onProgress = (event: ProgressEvent) => {
+      if (event.kind === "phase" && event.phase === "putting in place") stop.abort()
+    }
+    await expect(made.receive({ into, signal: stop.signal, onProgress })).rejects.toThrow("aborted")
+    const file = path.join(into, `.knothole-${made.id}`, "journal")
+    const journal = found(await reopenReceiveJournal(file, () => true))
+    await journal.close()
+    expect(journal.failed).toMatchObject([{ entry: 0 }])
+    const result = await made.receive({ into })
+    expect(result.failed).toMatchObject([{ path: `${long}/file` }])
+    expect(readdirSync(into)).toEqual(["small"])
+    expect(made.setting.relay.asked.filter(isDelete)).toEqual([])
+  })
+
+  test("after a sync that failed, nothing of it is believed", async () => {
+    const made = await make(more)
+    const handle = await open(made.setting.folder)
+    // All handles share it, and it has what a handle has.
+    const shared = Object.getPrototypeOf(handle) as typeof handle
+    await handle.close()
+    const sync = vi.spyOn(shared, "datasync")
+    onTestFinished(() => sync.mockRestore())
+    let failures = 0
+    sync.mockImplementation(async function (this: typeof handle) {
+      const isContent = readlinkSync(`/proc/self/fd/${this.fd}`).includes("/tree/")
+      if (isContent && ++failures === 1) throw Object.assign(new Error("EIO"), { code: "EIO" })
+      if (!isContent) return
+      await this.sync()
+    })
+    await expect(made.receive()).rejects.toThrow("EIO")
+    expect(failures).toBeGreaterThan(0)
+    expect(made.setting.relay.asked.filter(isDelete)).toEqual([])
+    const result = await made.receive()
+    expect(result.fetchedBytes).toBe(made.setting.relay.delivery(made.id).body.length)
     expect(readTree(made.into)).toEqual({ ...expected, ...treeOf(more) })
   })
 
