@@ -455,6 +455,8 @@ function inboxLogs(subject: Subject, vectors: Vectors): Target {
       })
       return bytes.concatBytes(...some)
     },
+    // It is read in pieces of one size, whatever its length.
+    allocation: { perByte: 64, fixed: 1024 * 1024 },
     run: async (input) => {
       const file = mustBeBytes(input)
       const logs = inboxLog.openInboxLogs({
