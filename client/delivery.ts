@@ -36,7 +36,11 @@ import type { InboxSession } from "./session.js"
 
 export type Sender =
   /** Anonymous, or somebody whose bundle the caller did not supply. */
-  | { readonly kind: "unverified" }
+  | {
+      readonly kind: "unverified"
+      /** Whom the sender says it is, for comparing with one's own knowledge. Anybody can say it. */
+      readonly claimedFingerprint?: Uint8Array
+    }
   | { readonly kind: "deniable" | "signed"; readonly fingerprint: Uint8Array }
   /** Claims a sender and does not verify as that sender: must not be received. */
   | { readonly kind: "refused" }
@@ -62,7 +66,9 @@ export function judgeSender(
 ): Sender {
   if (authentication.mode === "none") return { kind: "unverified" }
   const bundle = senders?.(authentication.senderFingerprint)
-  if (bundle === undefined) return { kind: "unverified" }
+  if (bundle === undefined) {
+    return { kind: "unverified", claimedFingerprint: authentication.senderFingerprint }
+  }
   if (!authentication.verify(bundle)) return { kind: "refused" }
   return {
     kind: authentication.mode === "deniable" ? "deniable" : "signed",

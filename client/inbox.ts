@@ -255,11 +255,14 @@ export class Inbox {
   }
 
   #senderOf({ mode, claimed, verified, problem }: CachedRow): Sender {
-    if (mode === "none" || !verified) return { kind: "unverified" }
+    if (mode === "none") return { kind: "unverified" }
+    if (!verified) return { kind: "unverified", claimedFingerprint: fromHex(claimed) }
     if (problem !== undefined) return { kind: "refused" }
     const fingerprint = fromHex(claimed)
     // Verified once, but the owner may have dropped this sender since.
-    if (this.#senders?.(fingerprint) === undefined) return { kind: "unverified" }
+    if (this.#senders?.(fingerprint) === undefined) {
+      return { kind: "unverified", claimedFingerprint: fingerprint }
+    }
     return { kind: mode === "deniable" ? "deniable" : "signed", fingerprint }
   }
 

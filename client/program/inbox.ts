@@ -1,6 +1,6 @@
-import { toHex } from "../../protocol/index.js"
+import { fingerprintWords, toHex } from "../../protocol/index.js"
 import { openInbox, openState } from "../index.js"
-import type { Inbox, InboxRow, OnProgress } from "../index.js"
+import type { Inbox, InboxRow, OnProgress, Sender } from "../index.js"
 import type { IdentityChoice, InboxRequest } from "./command-line.js"
 import { isoTime, shorten, showCount, showSize, showText, showTime } from "./display.js"
 import { UsageError } from "./errors.js"
@@ -92,8 +92,24 @@ export function tableHead(): string {
   return line((column) => column.title)
 }
 
+/** A claimed sender takes a line of its own below. */
 export function tableRow(row: InboxRow): string {
-  return line((column) => column.show(row))
+  const claim = describeClaim(row.sender)
+  return `${line((column) => column.show(row))}${claim === undefined ? "" : `\n  ${claim}`}`
+}
+
+/** Whom the sender says it is: nothing here knows that key, so it is never more than a claim. */
+export function describeClaim(sender: Sender): string | undefined {
+  if (sender.kind !== "unverified" || sender.claimedFingerprint === undefined) return undefined
+  return `claims a sender, not verified: ${fingerprintWords(sender.claimedFingerprint).join(" ")}`
+}
+
+export function senderForPrograms(sender: Sender): object {
+  const { kind } = sender
+  if (kind === "refused") return { kind }
+  if (kind !== "unverified") return { kind, fingerprint: toHex(sender.fingerprint) }
+  const { claimedFingerprint: claimed } = sender
+  return { kind, ...(claimed !== undefined && { claimed_fingerprint: toHex(claimed) }) }
 }
 
 function line(cell: (column: Column) => string): string {
@@ -115,10 +131,7 @@ export function rowForPrograms(row: InboxRow): object {
     expires: isoTime(row.expiresMs),
     size: row.sizeBytes,
     entries: row.entries,
-    sender:
-      row.sender.kind === "deniable" || row.sender.kind === "signed"
-        ? { kind: row.sender.kind, fingerprint: toHex(row.sender.fingerprint) }
-        : { kind: row.sender.kind },
+    sender: senderForPrograms(row.sender),
     note: row.note,
     new: row.isNew,
     ...(row.duplicateOf !== undefined && { duplicate_of: row.duplicateOf }),

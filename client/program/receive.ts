@@ -1,13 +1,14 @@
 import { existsSync } from "node:fs"
 import path from "node:path"
-import type { Inbox, InboxRow, ReceiveResult } from "../index.js"
+import { DeliveryGone } from "../index.js"
+import type { Inbox, InboxRow, ReceiveResult, Sender } from "../index.js"
 import type { ReceiveRequest } from "./command-line.js"
 import { showCount, showSize, showText } from "./display.js"
 import { NothingWaits, PartlyDone, UsageError } from "./errors.js"
 import { exitCodes } from "./exit-codes.js"
 import type { ExitCode } from "./exit-codes.js"
 import { explainFailure } from "./failures.js"
-import { tableHead, tableRow, withInbox } from "./inbox.js"
+import { describeClaim, senderForPrograms, tableHead, tableRow, withInbox } from "./inbox.js"
 import type { Context, WorkOptions } from "./context.js"
 
 export async function receiveDeliveries(request: ReceiveRequest, context: Context): Promise<void> {
@@ -82,8 +83,10 @@ interface OneDelivery {
 async function receiveOne(one: OneDelivery): Promise<string | undefined> {
   const { request, context, inbox, work, id, into } = one
   const { output } = context
+  let sender: Sender | undefined
   let result: ReceiveResult
   try {
+    sender = await senderOf(inbox, id, work)
     result = await inbox.receive(id, {
       into,
       keep: request.keep,
@@ -100,14 +103,35 @@ async function receiveOne(one: OneDelivery): Promise<string | undefined> {
   }
   const { paths, files, bytes, note, resumed, failed } = result
   for (const file of paths) output.result(showText(file))
+  const claim = sender === undefined ? undefined : describeClaim(sender)
   output.say(
-    `${id}: ${showCount(files, "file")}, ${showSize(bytes)}${resumed ? ", resumed" : ""}${note === "" ? "" : `\nNote: ${showText(note)}`}`,
+    `${id}: ${showCount(files, "file")}, ${showSize(bytes)}${resumed ? ", resumed" : ""}${note === "" ? "" : `\nNote: ${showText(note)}`}${claim === undefined ? "" : `\nSender: ${claim}`}`,
   )
-  output.event("received", { id, into, paths, files, bytes, note, resumed, failed })
+  output.event("received", {
+    id,
+    into,
+    paths,
+    files,
+    bytes,
+    note,
+    ...(sender !== undefined && { sender: senderForPrograms(sender) }),
+    resumed,
+    failed,
+  })
   if (failed.length === 0) return undefined
   const list = failed.map(({ path: file, reason }) => `  ${showText(file)}: ${reason}`)
   return [
     `${id}: ${showCount(failed.length, "entry was", "entries were")} left out; the relay's copy stays`,
     ...list,
   ].join("\n")
+}
+
+/** Undefined where the relay no longer has it: an earlier run may have left only the cleaning up. */
+async function senderOf(inbox: Inbox, id: string, work: WorkOptions): Promise<Sender | undefined> {
+  try {
+    return (await inbox.open(id, work)).sender
+  } catch (error) {
+    if (error instanceof DeliveryGone) return undefined
+    throw error
+  }
 }

@@ -199,14 +199,14 @@ describe("a sender", () => {
       const sender = { identity: friend, mode }
       await makeDelivery({ relay, recipient: identity.bundle, files: {}, sender })
       expect(await (await setting.open()).list()).toMatchObject([
-        { sender: { kind: "unverified" } },
+        { sender: { kind: "unverified", claimedFingerprint: friend.bundle.fingerprint } },
       ])
       const senders = () => friend.bundle
       const known = await (await setting.open({ senders })).list()
       expect(known).toMatchObject([{ sender: { kind, fingerprint: friend.bundle.fingerprint } }])
       // And is not shown as known by somebody who knows nobody.
       expect(await (await setting.open()).list()).toMatchObject([
-        { sender: { kind: "unverified" } },
+        { sender: { kind: "unverified", claimedFingerprint: friend.bundle.fingerprint } },
       ])
     })
 

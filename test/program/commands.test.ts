@@ -246,11 +246,15 @@ describe("a delivery", () => {
       await run("second", "send", aTree({ a: mode }), "-r", address, mode)
     }
     const rows: unknown = JSON.parse((await run("recipient", "inbox", "--json")).stdout)
+    const [identity] = await events("second", "address")
+    const fingerprint = String(identity?.["fingerprint"])
+    const claim = `claims a sender, not verified: ${fingerprintWords(Buffer.from(fingerprint, "hex")).join(" ")}`
     // Nobody's bundle is known here, so neither is believed.
-    expect(rows).toMatchObject([
-      { sender: { kind: "unverified" } },
-      { sender: { kind: "unverified" } },
-    ])
+    const sender = { kind: "unverified", claimed_fingerprint: fingerprint }
+    expect(rows).toMatchObject([{ sender }, { sender }])
+    const list = await run("recipient", "inbox")
+    expect(list.stdout.split(claim)).toHaveLength(3)
+    expect(list.stdout).not.toContain("signed")
     const anonymous = await workshop.run("stranger", [
       "send",
       aTree({ a: "" }),
@@ -260,7 +264,11 @@ describe("a delivery", () => {
     ])
     expect(anonymous).toMatchObject({ code: 2 })
     expect(anonymous.stderr).toContain("knothole init")
-    await run("recipient", "receive", "--all", "-o", inFolder("signed"))
+    const [first = ""] = list.stdout.split("\n").flatMap((line) => /^[0-9a-f]{32}/.exec(line) ?? [])
+    const told = await events("recipient", "receive", first, "-o", inFolder("signed first"))
+    expect(told.find((event) => event["event"] === "received")).toMatchObject({ sender })
+    const received = await run("recipient", "receive", "--all", "-o", inFolder("signed"))
+    expect(received.stderr).toContain(`Sender: ${claim}`)
   })
 
   it("shows whatever its sender wrote without obeying it", async () => {
