@@ -17,6 +17,7 @@ import {
   toHex,
 } from "../protocol/index.js"
 import type { Clock } from "./clock.js"
+import { unlessMissing } from "./disk.js"
 import { type DeliveryId, type InboxId, inboxIdBytesOf } from "./ids.js"
 import type { BlobStore, Commit } from "./stores/blob-store.js"
 import type { InboxLogs, LogRecord } from "./stores/inbox-log.js"
@@ -293,7 +294,7 @@ async function saveLink(blobs: BlobStore, inbox: InboxId, entry: WaitingEntry): 
   // store buries the entry as lost.
   if (commit === undefined) return
   const slot = commit.links.findIndex((link) => link.inbox === inbox)
-  await blobs.saveLink(entry.id, slot, entry)
+  await unlessMissing(blobs.saveLink(entry.id, slot, entry), undefined)
 }
 
 async function finishUnrevealed(needs: ChainsNeeds, inbox: InboxId): Promise<void> {

@@ -42,7 +42,7 @@ export interface Relay {
   readonly ready: Promise<void>
   /** Listens where the config says, and begins to sweep. */
   start(): Promise<{ readonly url: string }>
-  /** Drains and closes. May be called without `start`. */
+  /** Drains and closes, once. May be called without `start`. */
   stop(): Promise<void>
   /** What the schedule does by itself: removes what has expired. */
   sweep(): Promise<void>
@@ -150,6 +150,26 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       await watch.save()
     }
 
+    async function stop(): Promise<void> {
+      log("stopping")
+      // Whoever waits for a delivery hears that there is none, and asks again.
+      stopping.abort()
+      try {
+        await server.stop()
+        await stopSchedule?.()
+        await ready.catch(() => undefined)
+        await chains.idle()
+        await blobs.settle()
+        await embedded.close()
+        if (isReady) await indexState.closeCleanly()
+      } finally {
+        await folder.release()
+      }
+      log("stopped")
+    }
+
+    let stopped: Promise<void> | undefined
+
     return {
       app,
       ready,
@@ -173,22 +193,9 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
         return { url }
       },
 
-      async stop() {
-        log("stopping")
-        // Whoever waits for a delivery hears that there is none, and asks again.
-        stopping.abort()
-        try {
-          await server.stop()
-          await stopSchedule?.()
-          await ready.catch(() => undefined)
-          await chains.idle()
-          await blobs.settle()
-          await embedded.close()
-          if (isReady) await indexState.closeCleanly()
-        } finally {
-          await folder.release()
-        }
-        log("stopped")
+      stop() {
+        stopped ??= stop()
+        return stopped
       },
 
       sweep: sweepNow,

@@ -38,6 +38,10 @@ export class StagedManifest {
     await this.#file.finish()
   }
 
+  place(): Promise<void> {
+    return this.#file.place()
+  }
+
   discard(): Promise<void> {
     return this.#file.discard()
   }

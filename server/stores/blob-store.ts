@@ -70,8 +70,11 @@ export interface WrittenPart {
 /** A manifest on its way to the disk. */
 export interface ManifestFile {
   write(bytes: Uint8Array): Promise<void>
-  /** Makes the contents durable; `commit` takes it by its name. */
+  /** Makes the contents durable. */
   finish(): Promise<void>
+  /** Makes it the one that `commit` takes, in place of any other. Fails when it is not whole. */
+  place(): Promise<void>
+  /** Removes this one and no other. */
   discard(): Promise<void>
 }
 

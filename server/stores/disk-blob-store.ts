@@ -186,8 +186,8 @@ export class DiskBlobStore implements BlobStore {
   }
 
   async stageManifest(id: DeliveryId): Promise<ManifestFile> {
-    const path = join(this.#spool(id), manifestName)
-    await unlessMissing(this.#disk.unlink(path), undefined)
+    // A name of its own: two attempts to finish one upload must not touch each other's manifest.
+    const path = join(this.#spool(id), this.#temporaryName())
     const file = await this.#disk.create(path)
     let position = 0
     return {
@@ -201,6 +201,11 @@ export class DiskBlobStore implements BlobStore {
         } finally {
           await file.close()
         }
+      },
+      place: async () => {
+        const { sizeBytes } = await this.#disk.stat(path)
+        if (sizeBytes !== position) throw new Error("a manifest is not as long as it was written")
+        await this.#disk.rename(path, join(this.#spool(id), manifestName))
       },
       discard: async () => {
         await this.#closeQuietly(file)
@@ -217,7 +222,7 @@ export class DiskBlobStore implements BlobStore {
     const { commit, parts, envelopes } = input
     const { id } = commit
     const earlier = await this.readCommit(id)
-    if (earlier !== undefined) return earlier
+    if (earlier !== undefined) return this.#named(earlier)
     const folder = this.#spool(id)
     await this.#removeStrays(folder, new Set([uploadName, manifestName, ...parts.map(partName)]))
     const files: readonly (readonly [string, Uint8Array])[] = [
@@ -234,11 +239,16 @@ export class DiskBlobStore implements BlobStore {
     } catch (error) {
       const first = await this.readCommit(id)
       if (first === undefined) throw error
-      return first
+      return this.#named(first)
     }
-    // The names of the delivery: without them a power cut could undo the rename above.
-    await this.syncStore()
+    await this.#named(commit)
     this.#synced.delete(id)
+    return commit
+  }
+
+  /** Makes the delivery's name durable: without that a power cut could undo the rename. */
+  async #named(commit: Commit): Promise<Commit> {
+    await this.syncStore()
     return commit
   }
 
