@@ -209,6 +209,10 @@ export function createFinishing(needs: FinishingNeeds): Finishing {
     let headerBytes = new Uint8Array(0)
     let parsed: Header | undefined
     let manifest: StagedManifest | undefined
+    let isOver = false
+    /** The step at work, or the last one. */
+    let working: Promise<unknown> = Promise.resolve()
+    let renewing: Promise<void> = Promise.resolve()
     let stopRenewing: (() => void) | undefined
 
     /** However long the manifest or the syncs take, nobody else gets at the upload's files. */
@@ -216,7 +220,7 @@ export function createFinishing(needs: FinishingNeeds): Finishing {
       stopRenewing = clock.after(finishLeaseMs / 3, () => {
         renewLater()
         // When it is lost nevertheless, the look before the commit finds out.
-        hold().catch(() => undefined)
+        renewing = hold().catch(() => undefined)
       })
     }
 
@@ -225,12 +229,24 @@ export function createFinishing(needs: FinishingNeeds): Finishing {
     }
 
     async function letGo(): Promise<void> {
+      isOver = true
       stopRenewing?.()
+      await renewing
       await index.unclaim(claim)
     }
 
-    return {
+    function step<T>(work: () => Promise<T>): Promise<T> {
+      if (isOver) return Promise.reject(busy())
+      const result = work()
+      working = result.catch(() => undefined)
+      return result
+    }
+
+    const attempt: FinishAttempt = {
+      /** The client may leave in the middle of a step, whose files must not go from under it. */
       async abandon() {
+        isOver = true
+        await working
         await manifest?.discard()
         manifest = undefined
         await letGo()
@@ -271,6 +287,7 @@ export function createFinishing(needs: FinishingNeeds): Finishing {
           for (const part of failed) await index.removePart({ id, ...part })
           if (failed.length > 0) throw partsMissing(failed.map((part) => part.index))
           await hold()
+          await staged.place()
           const made = await commitUpload(upload, headerBytes, parts, envelopes)
           manifest = undefined
           await closeCommitted(made)
@@ -280,6 +297,12 @@ export function createFinishing(needs: FinishingNeeds): Finishing {
         await letGo()
         return reply
       },
+    }
+    return {
+      abandon: () => attempt.abandon(),
+      header: (header, manifestLength) => step(() => attempt.header(header, manifestLength)),
+      manifest: (bytes) => step(() => attempt.manifest(bytes)),
+      complete: (envelopes) => step(() => attempt.complete(envelopes)),
     }
   }
 

@@ -184,7 +184,7 @@ export function createUploads(needs: UploadsNeeds): Uploads {
     async extend(known, { reserveBytes }) {
       const { id } = stillOpen(known)
       checkSize(reserveBytes)
-      return starting.run(id, async () => {
+      const change = async (): Promise<ExtendReply> => {
         const upload = await index.upload(id)
         if (upload?.state !== "open") throw new RelayRefusal("upload_finished")
         const latestMs = upload.createdMs + relayDefaults.uploadMaxMs
@@ -201,7 +201,9 @@ export function createUploads(needs: UploadsNeeds): Uploads {
         const { reservedBytes, expiresMs } = wanted
         await index.extendUpload({ id, reservedBytes, expiresMs })
         return { reservedBytes, expiresMs }
-      })
+      }
+      // As a part is: a record written while the folder becomes a delivery's would make another upload.
+      return starting.run(id, () => gate.write(id, change))
     },
 
     async state(known) {
