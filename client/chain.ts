@@ -89,6 +89,7 @@ export function verifyListing(
     }
     hold()
     const waiting: Listed[] = []
+    const ids = new Set<string>()
     const gone: Tombstone[] = []
     for (const entry of pages.flatMap((page) => page.entries)) {
       if (entry.seq !== at.seq + 1) doubt(`number ${at.seq + 1} is missing`)
@@ -100,6 +101,8 @@ export function verifyListing(
       if (link) {
         if (!equalBytes(link.stamp.head, at.head))
           doubt(`the stamp of ${entry.seq} is off the chain`)
+        if (ids.has(link.id)) doubt(`two deliveries are called ${link.id}`)
+        ids.add(link.id)
         waiting.push(link)
       } else if ("reason" in record) {
         gone.push(record)
@@ -139,6 +142,36 @@ function listed(entry: WaitingEntry, owner: ChainOwner, doubt: (what: string) =>
   }
 }
 
+/** Anything that was delivered is kept in the chain for so long after its end. */
+const keptInChainMs = 30 * 86_400_000
+/**
+ * The least time between a head and a floor beyond it: what came after the head waited for at least an
+ * hour first. A head may be behind by the seconds in which an entry is made.
+ */
+const leastForgottenMs = keptInChainMs + 3_600_000 - 5_000
+/** How far this machine's clock may be behind. */
+const clockSlackMs = 86_400_000
+
+/** Something that was seen in the chain before. */
+interface KnownEntry {
+  readonly seq: number
+  readonly expiresMs: number
+}
+
+/**
+ * Whether the floor hides what cannot have been forgotten yet. A relay may drop what is long past, and
+ * behind a floor beyond the last head seen it could show any history.
+ */
+function hidesTooMuch(head: Head, remembered: Head, known: readonly KnownEntry[]): boolean {
+  if (head.floorSeq <= remembered.seq) return false
+  // A relay could also sign that much time has passed.
+  const nowMs = Math.min(head.asOfMs, Date.now() + clockSlackMs)
+  if (nowMs - remembered.asOfMs < leastForgottenMs) return true
+  return known.some(
+    ({ seq, expiresMs }) => seq <= head.floorSeq && expiresMs + keptInChainMs > nowMs,
+  )
+}
+
 /** The last head seen of one inbox, in a file of its own. */
 export class HeadMemory {
   readonly #file: string
@@ -150,10 +183,17 @@ export class HeadMemory {
   }
 
   /** Verifies `pages` also against what was seen before, and remembers what they say. */
-  async check(pages: readonly InboxPage[], owner: ChainOwner, call: CallOptions): Promise<Listing> {
+  async check(
+    pages: readonly InboxPage[],
+    owner: ChainOwner,
+    known: readonly KnownEntry[],
+    call: CallOptions,
+  ): Promise<Listing> {
     const remembered = await this.#read()
     const listing = verifyListing(pages, owner, remembered)
     if (remembered && !listing.extendsRemembered) {
+      await this.#contradiction(remembered, listing, owner, call)
+    } else if (remembered && hidesTooMuch(listing.head, remembered.head, known)) {
       await this.#contradiction(remembered, listing, owner, call)
     }
     await makePrivateFolder(path.dirname(this.#file))

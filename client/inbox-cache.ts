@@ -112,6 +112,18 @@ export class InboxCache {
     return row?.pair === pairOf(listed.stamp) ? row : undefined
   }
 
+  get rows(): readonly CachedRow[] {
+    return [...this.#rows.values()]
+  }
+
+  /** The first delivery whose id was that of another one before. */
+  renamedAmong(waiting: readonly Listed[]): Listed | undefined {
+    return waiting.find(({ id, stamp }) => {
+      const row = this.#rows.get(id)
+      return row !== undefined && row.pair !== pairOf(stamp)
+    })
+  }
+
   byId(id: string): CachedRow | undefined {
     return this.#rows.get(id)
   }

@@ -115,10 +115,10 @@ export class Inbox {
     say(options, { kind: "phase", phase: "listing" })
     const cache = new InboxCache(this.#cacheFile, this.#session.identity)
     await cache.load()
-    let listing = await this.#fetchListing(cache.isEmpty, options)
+    let listing = await this.#fetchListing(cache, cache.isEmpty, options)
     const unknown = listing.waiting.filter((listed) => this.#cachedRow(cache, listed) === undefined)
     if (!cache.isEmpty && unknown.length > fewEnvelopes) {
-      listing = await this.#fetchListing(true, options)
+      listing = await this.#fetchListing(cache, true, options)
     }
     cache.settle(listing.waiting, listing.gone, Date.now())
     try {
@@ -339,11 +339,11 @@ export class Inbox {
     parseId(id)
     const inHand = this.#listing?.waiting.find((listed) => listed.id === id)
     if (inHand) return inHand
-    const listing = await this.#fetchListing(false, call)
-    const listed = listing.waiting.find((entry) => entry.id === id)
-    if (listed) return listed
     const cache = new InboxCache(this.#cacheFile, this.#session.identity)
     await cache.load()
+    const listing = await this.#fetchListing(cache, false, call)
+    const listed = listing.waiting.find((entry) => entry.id === id)
+    if (listed) return listed
     cache.settle(listing.waiting, listing.gone, Date.now())
     const known = cache.byId(id)
     await cache.save()
@@ -351,7 +351,7 @@ export class Inbox {
     throw new DeliveryGone(id, reason, goneMessage(id, reason, known?.expiresMs))
   }
 
-  async #fetchListing(envelopes: boolean, call: CallOptions): Promise<Listing> {
+  async #fetchListing(cache: InboxCache, envelopes: boolean, call: CallOptions): Promise<Listing> {
     for (let round = 1; ; round++) {
       const pages = await this.#fetchPages(envelopes, call)
       const floors = new Set(pages.map(({ floor }) => floor.seq))
@@ -362,8 +362,16 @@ export class Inbox {
         inboxId: identity.bundle.inboxId,
         signingKey: relay.info.signingKey,
       }
-      this.#listing = await this.#heads.check(pages, owner, call)
-      return this.#listing
+      const listing = await this.#heads.check(pages, owner, cache.rows, call)
+      // What was listed under an id is what its owner means by it, and no other.
+      const renamed = cache.renamedAmong(listing.waiting)
+      if (renamed) {
+        throw new Untrustworthy(
+          `${owner.origin} now calls another delivery ${renamed.id} than it did before; it is not received`,
+        )
+      }
+      this.#listing = listing
+      return listing
     }
   }
 

@@ -1,14 +1,16 @@
 /** T02, T05, T07 to T09, T35: a relay that hands out something else than it was given. */
-import { mkdirSync, readdirSync, readFileSync } from "node:fs"
+import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs"
 import path from "node:path"
-import { describe, expect, test } from "vitest"
+import { describe, expect, onTestFinished, test, vi } from "vitest"
 import { type Inbox, Untrustworthy } from "../../client/index.js"
 import {
   bodyRoot,
   concatBytes,
   createIdentity,
   emptyChainHead,
+  encodeHead,
   encodeHeader,
+  encodeInboxPage,
   encodeStamp,
   gridCount,
   gridLength,
@@ -23,7 +25,7 @@ import {
 import { patternBytes } from "../client/folders.js"
 import { cells, makeDelivery, type MadeDelivery } from "../client/made-delivery.js"
 import { makeSetting, type Setting } from "../client/setting.js"
-import { type Asked, found, type StoredDelivery } from "../client/small-relay.js"
+import { type Asked, found, json, type StoredDelivery } from "../client/small-relay.js"
 
 interface Victim {
   setting: Setting
@@ -307,6 +309,35 @@ async function seen(): Promise<{ setting: Setting; inbox: Inbox }> {
   return { setting, inbox }
 }
 
+function passDays(days: number): void {
+  if (days === 0) return
+  vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + days * 86_400_000 })
+  onTestFinished(() => void vi.useRealTimers())
+}
+
+/** An answer that shows nothing, and signs that there was something that is forgotten by now. */
+function raiseFloor({ relay, identity }: Setting, daysTold: number): void {
+  const head = new Uint8Array(32).fill(7)
+  const signed = encodeHead({
+    kid: 1,
+    inboxId: identity.bundle.inboxId,
+    asOfMs: Date.now() + daysTold * 86_400_000,
+    seq: 4,
+    head,
+    floorSeq: 4,
+    signSeed: relay.signSeed,
+  })
+  const page = encodeInboxPage({
+    head: signed,
+    floor: { seq: 4, head },
+    entries: [],
+    more: false,
+    used: { bytes: 0, deliveries: 0 },
+    newAfter: 0,
+  })
+  relay.change = (asked, answer) => (asked.path.startsWith("/v1/inbox?") ? json(200, page) : answer)
+}
+
 describe("T35 an inbox", () => {
   test("that was rolled back is refused, and both signed heads are kept as proof", async () => {
     const { setting, inbox } = await seen()
@@ -346,6 +377,44 @@ describe("T35 an inbox", () => {
       return { ...answer, body: Buffer.from(JSON.stringify(page)) }
     }
     await expect(inbox.list()).rejects.toThrow(/do not lead to its signed head/)
+  })
+
+  for (const [what, days, told] of [
+    ["at once", 0, 0],
+    ["a month later as the relay tells it", 0, 46],
+    ["before what was listed can have been forgotten", 32, 0],
+  ] as const) {
+    test(`whose floor hides all that was seen is refused (${what})`, async () => {
+      const { setting, inbox } = await seen()
+      passDays(days)
+      raiseFloor(setting, told)
+      const listing = inbox.list()
+      await expect(listing).rejects.toThrow(/rewrote the history/)
+      const error: unknown = await listing.catch((reason: unknown) => reason)
+      expect(existsSync(found(error instanceof Untrustworthy ? error.proofFile : ""))).toBe(true)
+    })
+  }
+
+  test("whose floor hides what is long past is taken", async () => {
+    const { setting, inbox } = await seen()
+    passDays(45)
+    raiseFloor(setting, 0)
+    expect(await inbox.list()).toEqual([])
+  })
+
+  test("that calls a delivery by the id of another one is refused", async () => {
+    const { setting, inbox } = await seen()
+    const { entries } = found(setting.relay.inboxes.get(setting.identity.bundle.address))
+    const [first, second] = entries
+    if (first?.kind !== "waiting" || second?.kind !== "waiting") throw new Error("they wait")
+    const ids = [first.id, second.id]
+    const into = path.join(setting.folder, "into")
+    Object.assign(first, { id: ids[1] })
+    await expect(inbox.list()).rejects.toThrow(/two deliveries are called/)
+    Object.assign(second, { id: ids[0] })
+    await expect(inbox.list()).rejects.toThrow(/another delivery/)
+    const again = await setting.open()
+    await expect(again.receive(first.id, { into })).rejects.toThrow(/another delivery/)
   })
 
   test("whose head is signed by somebody else is refused", async () => {
