@@ -23,6 +23,7 @@ import type { Clock } from "./clock.js"
 import type { RelayConfig } from "./config.js"
 import type { Publishing } from "./publishing.js"
 import { busy, noSuchInbox, partsMissing, tooLarge } from "./relay-refusals.js"
+import type { Reservations } from "./reservations.js"
 import { StagedManifest } from "./staged-manifest.js"
 import type { BlobStore, Commit } from "./stores/blob-store.js"
 import type { OpenUpload, PartEntry, RelayIndex } from "./stores/relay-index.js"
@@ -54,6 +55,7 @@ export interface FinishingNeeds {
   readonly keys: RelayKeys
   readonly config: RelayConfig
   readonly publishing: Publishing
+  readonly reservations: Reservations
   readonly gate: UploadGate
   readonly clock: Clock
   readonly random: Random
@@ -209,6 +211,7 @@ export function createFinishing(needs: FinishingNeeds): Finishing {
     let headerBytes = new Uint8Array(0)
     let parsed: Header | undefined
     let manifest: StagedManifest | undefined
+    let hasReserved = false
     let isOver = false
     /** The step at work, or the last one. */
     let working: Promise<unknown> = Promise.resolve()
@@ -249,6 +252,7 @@ export function createFinishing(needs: FinishingNeeds): Finishing {
         await working
         await manifest?.discard()
         manifest = undefined
+        if (hasReserved) await needs.reservations.dropManifest(upload)
         await letGo()
       },
 
@@ -262,6 +266,8 @@ export function createFinishing(needs: FinishingNeeds): Finishing {
           throw new FormatError("finish.manifest_len", "not the header's")
         }
         await checkParts(upload, parsed)
+        await needs.reservations.addManifest(upload, parsed)
+        hasReserved = true
         const staged = blobs.stageManifest(id).catch(asUploadGone(blobs, id))
         manifest = new StagedManifest(await staged)
       },
@@ -290,6 +296,8 @@ export function createFinishing(needs: FinishingNeeds): Finishing {
           await staged.place()
           const made = await commitUpload(upload, headerBytes, parts, envelopes)
           manifest = undefined
+          hasReserved = false
+          needs.reservations.forgetManifest(upload)
           await closeCommitted(made)
           return made
         })

@@ -84,7 +84,16 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     const gate = new UploadGate()
     const stores = { index, blobs, keys }
     const uploads = createUploads({ ...stores, config, reservations, gate, random, nowMs })
-    const finishing = createFinishing({ ...stores, config, publishing, gate, clock, random, nowMs })
+    const finishing = createFinishing({
+      ...stores,
+      config,
+      publishing,
+      reservations,
+      gate,
+      clock,
+      random,
+      nowMs,
+    })
     const deliveries = createDeliveries({ ...stores, chains, publishing, clock, nowMs })
     let bound: ListenAddress | undefined
     const origins = (): string[] => [

@@ -158,6 +158,25 @@ describe("finishing", () => {
     await client.postFinish(upload, delivery.finish).expect(200)
   })
 
+  it("counts a manifest against the inbox before it takes it, and gives that back when it fails", async () => {
+    under = await under.restart({ config: { inboxBytes: 1_000_000 }, ports: { clock } })
+    const { client } = under
+    const large = makeDelivery([alice], { manifestLength: 1_000_000 })
+    const upload = await client.start([alice], large.body.length)
+    await client.putBody(upload, large.body)
+    const refused = await client.postFinish(upload, large.finish)
+    expect([refused.status, refused.body.code]).toEqual([507, "inbox_full"])
+    const fitting = makeDelivery([alice], { manifestLength: 900_000 })
+    const other = await client.start([alice], fitting.body.length)
+    await client.putBody(other, fitting.body)
+    const wrong = encodeFinish({ ...fitting, manifest: random(900_000) })
+    expect((await client.postFinish(other, wrong)).body.code).toBe("root_mismatch")
+    const third = await client.start([alice], 950_000)
+    expect((await client.postFinish(other, fitting.finish)).body.code).toBe("inbox_full")
+    await client.delete(`/v1/uploads/${third.id}`, encodeBearer(third.token)).expect(204)
+    await client.postFinish(other, fitting.finish).expect(200)
+  })
+
   it("refuses a part of the wrong length and parts beyond the body", async () => {
     const { client } = under
     const delivery = makeDelivery([alice], { bodyLength: 131_072 })
