@@ -605,6 +605,11 @@ class Sending {
       },
       parseFinishReply,
     )
+    if (reply.id !== upload.id) {
+      throw new Untrustworthy(
+        `${this.#origin} finished the upload ${upload.id} under the name of another; do not count on this delivery`,
+      )
+    }
     const receipts = this.#checkReceipts(relay, finish.header, finish.envelopes, reply.receipts)
     const [first] = receipts
     if (first === undefined) throw new TypeError("a delivery has a recipient")

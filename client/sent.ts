@@ -2,6 +2,7 @@
 import { readdir, readFile, rm } from "node:fs/promises"
 import path from "node:path"
 import {
+  equalBytes,
   FormatError,
   fromBase64url,
   parseId,
@@ -11,9 +12,9 @@ import {
   toBase64url,
   utf8,
 } from "../protocol/index.js"
-import { DeliveryGone } from "./errors.js"
+import { DeliveryGone, Untrustworthy } from "./errors.js"
 import { errorCode } from "./error-code.js"
-import { makePrivateFolder, replacePrivateFile } from "./private-files.js"
+import { makePrivateFolder, placePrivateFile, replacePrivateFile } from "./private-files.js"
 import type { CallOptions } from "./progress.js"
 import { callOf } from "./relay.js"
 import { RelayClient } from "./relay-client.js"
@@ -64,7 +65,17 @@ export async function keepSent(
     })),
     deleteCapability: toBase64url(deleteCapability),
   }
-  await replacePrivateFile(fileOf(state, record.id), utf8(`${JSON.stringify(stored)}\n`))
+  const file = fileOf(state, record.id)
+  const content = utf8(`${JSON.stringify(stored)}\n`)
+  if (await placePrivateFile(file, content)) return
+  const known = await readSent(state, record.id)
+  // Any relay may choose any id. With its record a delivery would be out of its sender's reach.
+  if (known.origin !== record.origin || !equalBytes(known.deleteCapability, deleteCapability)) {
+    throw new Untrustworthy(
+      `${record.origin} gave this delivery the id ${record.id} of one sent before; do not count on it`,
+    )
+  }
+  await replacePrivateFile(file, content)
 }
 
 /** Oldest first. */

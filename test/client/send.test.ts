@@ -1,4 +1,12 @@
-import { appendFileSync, readdirSync, statSync, truncateSync, writeFileSync } from "node:fs"
+import {
+  appendFileSync,
+  copyFileSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs"
 import path from "node:path"
 import { describe, expect, test } from "vitest"
 import {
@@ -152,6 +160,38 @@ describe("a delivery", () => {
       return { ...answer, body: Buffer.from(body) }
     }
     await expect(setting.send(aFile(setting))).rejects.toThrow(Untrustworthy)
+  })
+
+  test("that the relay finishes under the id of another is not believed", async () => {
+    const setting = await makeSetting()
+    const { id } = await setting.send({ note: "one" })
+    setting.relay.change = (asked, answer) => {
+      if (!isFinish(asked)) return answer
+      const body = Buffer.from(answer.body)
+        .toString()
+        .replace(/"id":"\w+"/, `"id":"${id}"`)
+      return { ...answer, body: Buffer.from(body) }
+    }
+    const sent = path.join(setting.sender.folder, "sent", id)
+    const record = readFileSync(sent)
+    await expect(setting.send({ note: "two" })).rejects.toThrow(Untrustworthy)
+    expect(readFileSync(sent)).toEqual(record)
+  })
+
+  test("never takes the place of the record of one that was sent before", async () => {
+    const setting = await makeSetting()
+    const folder = path.join(setting.sender.folder, "sent")
+    const { id } = await setting.send({ note: "one" })
+    const record = readFileSync(path.join(folder, id))
+    let taken = ""
+    setting.relay.change = (asked, answer) => {
+      if (!isFinish(asked)) return answer
+      taken = path.join(folder, found(asked.path.split("/")[3]))
+      copyFileSync(path.join(folder, id), taken)
+      return answer
+    }
+    await expect(setting.send({ note: "two" })).rejects.toThrow(/the id \w+ of one sent before/)
+    expect(readFileSync(taken)).toEqual(record)
   })
 
   test("of which the relay stored other bytes is not believed", async () => {
