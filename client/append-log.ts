@@ -140,7 +140,8 @@ export async function reopenLog(
   try {
     bytes = await readFile(file)
   } catch (error) {
-    if (errorCode(error) === "ENOENT") return undefined
+    const code = errorCode(error)
+    if (code === "ENOENT" || code === "ENOTDIR") return undefined
     throw error
   }
   const start = utf8(magic)

@@ -172,8 +172,9 @@ function refuseOwnNames({ listed, manifest }: OpenedDelivery): void {
 
 function diskFull(
   into: string,
-  sizes: { neededBytes?: number; freeBytes?: number; cause?: unknown },
+  sizes: { neededBytes?: number; freeBytes?: number; cause?: unknown; isKept?: boolean },
 ): DiskFull {
+  const kept = sizes.isKept === true ? "What was fetched is kept, and the" : "The"
   const { neededBytes, freeBytes } = sizes
   const figures =
     neededBytes === undefined || freeBytes === undefined
@@ -182,7 +183,7 @@ function diskFull(
   return new DiskFull(
     "here",
     `the disk that holds ${into} has no room${figures}; make room, or receive into another folder. ` +
-      "What was fetched is kept, and the delivery still waits at the relay",
+      `${kept} delivery still waits at the relay`,
     sizes,
   )
 }
@@ -205,10 +206,11 @@ class Place {
   }
 
   async make(): Promise<void> {
-    await mkdir(this.into, { recursive: true })
+    await makeFolder(this.into)
     await checkWritable(this.into)
     try {
       await mkdir(this.folder, { mode: 0o700 })
+      return
     } catch (error) {
       if (errorCode(error) !== "EEXIST") throw error
     }
@@ -248,8 +250,20 @@ class Place {
     try {
       if ((await readdir(this.folder)).length === 0) await rm(this.folder, { recursive: true })
     } catch (error) {
-      if (errorCode(error) !== "ENOENT") throw error
+      if (!["ENOENT", "ENOTDIR"].includes(errorCode(error) ?? "")) throw error
     }
+  }
+}
+
+async function makeFolder(folder: string): Promise<void> {
+  try {
+    await mkdir(folder, { recursive: true })
+  } catch (error) {
+    if (errorCode(error) !== "EEXIST") throw error
+    throw Object.assign(new Error(`${folder} is a file, and a delivery is put into a folder`), {
+      code: "ENOTDIR",
+      path: folder,
+    })
   }
 }
 
@@ -589,7 +603,7 @@ class Receiving {
     if (piece === undefined) throw new RangeError("no such piece")
     switch (failure.reason) {
       case "full":
-        throw diskFull(this.#place.into, { cause: new Error(failure.detail) })
+        throw diskFull(this.#place.into, { cause: new Error(failure.detail), isKept: true })
       case "io":
         throw new Error(`cannot write ${this.#pathOf(piece.file)}: ${failure.detail}`)
       case "mac":
@@ -703,7 +717,8 @@ class Receiving {
     const freeBytes = bavail * bsize
     // A block for each entry on top: small files take more than they hold.
     const neededBytes = bytesToGo + this.#manifest.entries.length * 4 * KIB
-    if (freeBytes < neededBytes) throw diskFull(this.#place.into, { neededBytes, freeBytes })
+    if (freeBytes >= neededBytes) return
+    throw diskFull(this.#place.into, { neededBytes, freeBytes, isKept: this.#resumed })
   }
 
   // ---- syncing

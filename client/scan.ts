@@ -156,7 +156,7 @@ class Scanner implements Scan {
     for (const child of names.sort((a, b) => a.compare(b))) {
       // A name is sent as the bytes it is, and those must be UTF-8 to mean the same to everybody.
       if (!isUtf8(child)) {
-        this.#refuse(`${from}/${child.toString("latin1")}`, "its name is not UTF-8; rename it")
+        this.#refuse(`${from}/${escaped(child)}`, "its name is not UTF-8; rename it")
         continue
       }
       const text = child.toString()
@@ -245,4 +245,11 @@ function unreadable(error: unknown): string {
     default:
       return error instanceof Error ? error.message : String(error)
   }
+}
+
+/** `bad\xff`: what is no ASCII as its bytes. */
+function escaped(name: Uint8Array): string {
+  return Array.from(name, (byte) =>
+    byte < 0x80 ? String.fromCharCode(byte) : `\\x${byte.toString(16)}`,
+  ).join("")
 }

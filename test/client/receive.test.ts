@@ -1,6 +1,7 @@
 import {
   existsSync,
   mkdirSync,
+  promises,
   readdirSync,
   readFileSync,
   readlinkSync,
@@ -9,6 +10,7 @@ import {
   writeFileSync,
 } from "node:fs"
 import { open } from "node:fs/promises"
+import { syncBuiltinESMExports } from "node:module"
 import path from "node:path"
 import { describe, expect, onTestFinished, test, vi } from "vitest"
 import {
@@ -209,6 +211,34 @@ describe("a destination", () => {
     await receive()
     expect(await second).toBeInstanceOf(Locked)
   })
+
+  test("that is a file is told to be one", async () => {
+    const { into, receive } = await make()
+    writeFileSync(into, "a file")
+    await expect(receive()).rejects.toThrow(`${into} is a file`)
+  })
+
+  test.each([0, 1])(
+    "that is full says what is kept, if anything is (after %i ranges)",
+    async (ranges) => {
+      const made = await make({ ...files, "in/other": patternBytes(3 * MIB, 4) })
+      if (ranges > 0) await interrupted(made, ranges)
+      const disk = await promises.statfs(made.setting.folder)
+      const full = Object.assign(disk, { bavail: 1 })
+      const statfs = vi.spyOn(promises, "statfs").mockResolvedValue(full)
+      syncBuiltinESMExports()
+      onTestFinished(() => {
+        statfs.mockRestore()
+        syncBuiltinESMExports()
+      })
+      const { message } = await made.receive().then(
+        () => new Error("there was room"),
+        (error: Error) => error,
+      )
+      expect(message).toContain("has no room")
+      expect(message.includes("What was fetched is kept")).toBe(ranges > 0)
+    },
+  )
 
   test("that cannot be made says so at once", async () => {
     const { into, receive, setting } = await make()

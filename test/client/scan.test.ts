@@ -95,6 +95,10 @@ describe("listing sources", () => {
       renameSync(touch(path.join(folder, "new")), bad)
     }
     const { problems } = await refusal([{ kind: "path", path: path.join(folder, "in") }])
+    expect(problems.map((problem) => path.basename(problem.path))).toEqual([
+      "bad-\\xc3",
+      "bad-\\xff",
+    ])
     expect(problems.map(({ reason }) => reason)).toEqual([
       "its name is not UTF-8; rename it",
       "its name is not UTF-8; rename it",
