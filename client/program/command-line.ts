@@ -1,6 +1,6 @@
 // The words a person may write after `knothole`, turned into one value. Nothing is read or done here;
 // `relay` takes its flags from the relay's own table (relay.ts), which is loaded only when it is asked for.
-import { Command, CommanderError, InvalidArgumentError, Option } from "commander"
+import { Command, CommanderError, Option } from "commander"
 import { UsageError } from "./errors.js"
 import type { OutputMode } from "./output.js"
 import { parseDeliveryId, parseDuration, parseIdentityName } from "./quantities.js"
@@ -122,6 +122,7 @@ export function parseCommandLine(options: { args: readonly string[]; env: Enviro
   try {
     program.parse(args.length === 0 ? ["--help"] : args, { from: "user" })
   } catch (error) {
+    if (error instanceof UsageError) throw new UsageError(withHelp(error.message, args))
     if (!(error instanceof CommanderError)) throw error
     if (error.exitCode === 0) return { command: "help", text: written }
     throw new UsageError(describeCommanderError(error, args))
@@ -131,10 +132,13 @@ export function parseCommandLine(options: { args: readonly string[]; env: Enviro
 }
 
 function describeCommanderError(error: CommanderError, args: readonly string[]): string {
-  const command = args.find((word) => !word.startsWith("-"))
   const message = error.message.replace(/^error: /, "")
-  const help =
-    command === undefined || error.code === "commander.unknownCommand" ? "" : ` ${command}`
+  return withHelp(message, error.code === "commander.unknownCommand" ? [] : args)
+}
+
+function withHelp(message: string, args: readonly string[]): string {
+  const command = args.find((word) => !word.startsWith("-"))
+  const help = command === undefined ? "" : ` ${command}`
   return `${message}\n'knothole${help} --help' shows how it is written.`
 }
 
@@ -193,11 +197,7 @@ ${help.examples.map((line) => `  ${line}`).join("\n")}`,
     ],
   })
     .option("--relay <url>", "the relay where the inbox shall be")
-    .option(
-      "--name <name>",
-      "what to call this identity (default: default)",
-      check(parseIdentityName),
-    )
+    .option("--name <name>", "what to call this identity (default: default)", parseIdentityName)
     .option("--no-passphrase", "protect the key file by its permissions only")
   addPassphraseFile(addOutput(init)).action((options: InitOptions) => {
     chosen({
@@ -229,13 +229,13 @@ ${help.examples.map((line) => `  ${line}`).join("\n")}`,
       "tar c . | knothole send - --name backup.tar -r knot1…@drop.example.org",
     ],
   })
-    .argument("<paths...>", "files and folders; - is stdin")
+    .argument("[paths...]", "files and folders; - is stdin")
     .option("-r, --recipient <address>", "who may open it: knot1…@host (repeatable)", collect)
     .option("-R, --recipients-file <file>", "addresses, one a line; - is stdin", collect)
     .option("--relay <url>", "the relay of recipients named without @host")
     .option("--note <text>", "a few words, sealed with the files")
     .option("--name <name>", "name for what stdin brings (default: stdin)")
-    .option("--expires <time>", "how long it may wait: 12h, 7d, 2w", check(parseDuration))
+    .option("--expires <time>", "how long it may wait: 12h, 7d, 2w", parseDuration)
     .addOption(
       new Option("--deniable", "prove who you are, to the recipient alone").conflicts("sign"),
     )
@@ -245,6 +245,10 @@ ${help.examples.map((line) => `  ${line}`).join("\n")}`,
     .option("--fresh", "start over instead of resuming")
   addOutput(addIdentity(addPassphraseFile(send))).action(
     (paths: string[], options: SendOptions) => {
+      if (paths.length === 0 && (options.note ?? "") === "") {
+        throw new UsageError("nothing to send: name files or folders, - for stdin, or say --note")
+      }
+      if (options.name?.includes("/") === true) throw new UsageError("--name must not contain /")
       chosen({
         command: "send",
         paths,
@@ -292,11 +296,7 @@ ${help.examples.map((line) => `  ${line}`).join("\n")}`,
       "knothole receive --all -o drops",
     ],
   })
-    .argument(
-      "[ids...]",
-      "deliveries to receive (default: the only one)",
-      collectChecked(parseDeliveryId),
-    )
+    .argument("[ids...]", "deliveries to receive (default: the only one)", collectIds)
     .option("--all", "receive everything that waits")
     .option("-o, --output <folder>", "where to put it, or them, each in a folder")
     .option("--keep", "leave the relay's copy")
@@ -337,7 +337,7 @@ ${help.examples.map((line) => `  ${line}`).join("\n")}`,
       add(command, summary, {
         twins: [],
         examples: [`knothole ${command} 0f3c9a5be1d24c7788a1b2c3d4e5f607`],
-      }).argument("<id>", "the id that send printed", check(parseDeliveryId)),
+      }).argument("<id>", "the id that send printed", parseDeliveryId),
     ).action((id: string, options: CommonOptions) => {
       chosen({ command, id, output: outputMode(options, env) })
     })
@@ -347,7 +347,7 @@ ${help.examples.map((line) => `  ${line}`).join("\n")}`,
     twins: ["RELAY", ...identityTwins],
     examples: ["knothole discard 0f3c9a5be1d24c7788a1b2c3d4e5f607"],
   })
-    .argument("<id>", "the id that inbox shows", check(parseDeliveryId))
+    .argument("<id>", "the id that inbox shows", parseDeliveryId)
     .addOption(movedRelay())
   addOutput(addIdentity(addPassphraseFile(discard))).action(
     (id: string, options: CommonOptions & WithRelay) => {
@@ -405,11 +405,7 @@ function movedRelay(): Option {
 }
 
 function addIdentity(command: Command): Command {
-  return command.option(
-    "-i, --identity <name>",
-    "which of your identities",
-    check(parseIdentityName),
-  )
+  return command.option("-i, --identity <name>", "which of your identities", parseIdentityName)
 }
 
 const identityTwins = ["IDENTITY", "PASSPHRASE_FILE"]
@@ -458,21 +454,6 @@ function collect(value: string, before: string[] | undefined): string[] {
   return [...(before ?? []), value]
 }
 
-function collectChecked(parse: (text: string) => string) {
-  return (value: string, before: string[] | undefined): string[] => [
-    ...(before ?? []),
-    check(parse)(value),
-  ]
-}
-
-/** Lets commander name the option when its value is refused. */
-function check<T>(parse: (text: string) => T): (text: string) => T {
-  return (text) => {
-    try {
-      return parse(text)
-    } catch (error) {
-      if (error instanceof UsageError) throw new InvalidArgumentError(error.message)
-      throw error
-    }
-  }
+function collectIds(value: string, before: string[] | undefined): string[] {
+  return [...(before ?? []), parseDeliveryId(value)]
 }

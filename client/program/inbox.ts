@@ -1,12 +1,13 @@
 import { fingerprintWords, toHex } from "../../protocol/index.js"
-import { openInbox, openState } from "../index.js"
+import { DeliveryGone, openInbox, openState } from "../index.js"
 import type { Inbox, InboxRow, OnProgress, Sender } from "../index.js"
 import type { IdentityChoice, InboxRequest } from "./command-line.js"
 import { isoTime, shorten, showCount, showSize, showText, showTime } from "./display.js"
 import { UsageError } from "./errors.js"
 import { loadKeyFile, unlock } from "./identities.js"
+import { completeId, isWholeId } from "./quantities.js"
 import { parseRelay } from "./recipients.js"
-import type { Context } from "./context.js"
+import type { Context, WorkOptions } from "./context.js"
 import { readConfig } from "./settings.js"
 
 /** Hands `use` this person's inbox and closes it afterwards. The passphrase is asked for before anything is shown. */
@@ -38,6 +39,22 @@ export async function withInbox<T>(
       inbox.close()
     }
   })
+}
+
+/** Whole ids; the inbox is listed only where the beginning of one was given. */
+export async function findWaiting(
+  written: readonly string[],
+  inbox: Inbox,
+  work: WorkOptions,
+): Promise<string[]> {
+  if (written.every(isWholeId)) return [...new Set(written)]
+  const waiting = (await inbox.list(work)).map((row) => row.id)
+  const ids = written.map((begun) => {
+    const id = isWholeId(begun) ? begun : completeId(begun, waiting)
+    if (id !== undefined) return id
+    throw new DeliveryGone(begun, "unknown", `no delivery whose id begins with ${begun} waits here`)
+  })
+  return [...new Set(ids)]
 }
 
 export async function listInbox(request: InboxRequest, context: Context): Promise<void> {

@@ -20,11 +20,24 @@ export function parseDuration(text: string): number {
   return Number(match[1]) * unit
 }
 
-/** Ids of deliveries are 32 lower-case hex characters wherever people meet them. */
+/** Ids of deliveries are 32 lower-case hex characters wherever people meet them; who types one may end early. */
 export function parseDeliveryId(text: string): string {
-  if (/^[0-9a-f]{32}$/.test(text)) return text
+  if (/^[0-9a-f]{6,32}$/.test(text)) return text
   throw new UsageError(
-    `'${text}' is not a delivery id: an id is 32 characters of 0-9 and a-f, as 'knothole send' and 'knothole inbox' print it`,
+    `'${text}' is not a delivery id: an id is 32 characters of 0-9 and a-f, as 'knothole send' and 'knothole inbox' print it, or at least the first 6 of them`,
+  )
+}
+
+export function isWholeId(id: string): boolean {
+  return id.length === 32
+}
+
+/** The one of `ids` that begins with what was typed; undefined when none does. */
+export function completeId(begun: string, ids: readonly string[]): string | undefined {
+  const found = ids.filter((id) => id.startsWith(begun))
+  if (found.length <= 1) return found[0]
+  throw new UsageError(
+    `more than one id begins with '${begun}'; write more of it:\n${found.map((id) => `  ${id}`).join("\n")}`,
   )
 }
 

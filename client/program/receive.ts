@@ -8,7 +8,14 @@ import { NothingWaits, PartlyDone, UsageError } from "./errors.js"
 import { exitCodes } from "./exit-codes.js"
 import type { ExitCode } from "./exit-codes.js"
 import { explainFailure } from "./failures.js"
-import { describeClaim, senderForPrograms, tableHead, tableRow, withInbox } from "./inbox.js"
+import {
+  describeClaim,
+  findWaiting,
+  senderForPrograms,
+  tableHead,
+  tableRow,
+  withInbox,
+} from "./inbox.js"
 import type { Context, WorkOptions } from "./context.js"
 
 export async function receiveDeliveries(request: ReceiveRequest, context: Context): Promise<void> {
@@ -45,7 +52,7 @@ async function chooseIds(
   inbox: Inbox,
   work: WorkOptions,
 ): Promise<string[]> {
-  if (request.ids.length > 0) return [...new Set(request.ids)]
+  if (request.ids.length > 0) return findWaiting(request.ids, inbox, work)
   const waiting = (await inbox.list(work)).filter(canBeReceived)
   if (request.all) return waiting.map((row) => row.id)
   const [only] = waiting
@@ -105,7 +112,7 @@ async function receiveOne(one: OneDelivery): Promise<string | undefined> {
   for (const file of paths) output.result(showText(file))
   const claim = sender === undefined ? undefined : describeClaim(sender)
   output.say(
-    `${id}: ${showCount(files, "file")}, ${showSize(bytes)}${resumed ? ", resumed" : ""}${note === "" ? "" : `\nNote: ${showText(note)}`}${claim === undefined ? "" : `\nSender: ${claim}`}`,
+    `${id}: ${showCount(files, "file")}, ${showSize(bytes)}${resumed ? ", resumed" : ""}${note === "" ? "" : `\nNote: ${showNote(note)}`}${claim === undefined ? "" : `\nSender: ${claim}`}`,
   )
   output.event("received", {
     id,
@@ -134,4 +141,9 @@ async function senderOf(inbox: Inbox, id: string, work: WorkOptions): Promise<Se
     if (error instanceof DeliveryGone) return undefined
     throw error
   }
+}
+
+/** Its own lines, indented: none of them can pass for one of ours. */
+function showNote(note: string): string {
+  return note.split(/\r?\n/).map(showText).join("\n      ")
 }

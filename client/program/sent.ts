@@ -3,13 +3,15 @@ import type { ClientState, DeliveryStatus } from "../index.js"
 import type { SentRequest } from "./command-line.js"
 import { isoTime, showTime } from "./display.js"
 import type { Context, WorkOptions } from "./context.js"
+import { completeId, isWholeId } from "./quantities.js"
 
 // The relay cannot tell the two apart: either way the recipient had it deleted.
 const goneMeaning = "gone: the recipient took or discarded it"
 
-export async function showStatus({ id }: SentRequest, context: Context): Promise<void> {
+export async function showStatus(request: SentRequest, context: Context): Promise<void> {
   const { output } = context
   const state = openState(context.paths.stateFolder)
+  const id = await findSent(request.id, state)
   const status = await context.work((work) => askStatus(id, state, work))
   const { acceptedMs, expiresMs, recipients } = status
   const [only] = recipients.length === 1 ? recipients : []
@@ -29,9 +31,10 @@ export async function showStatus({ id }: SentRequest, context: Context): Promise
   })
 }
 
-export async function revoke({ id }: SentRequest, context: Context): Promise<void> {
+export async function revoke(request: SentRequest, context: Context): Promise<void> {
   const { output } = context
   const state = openState(context.paths.stateFolder)
+  const id = await findSent(request.id, state)
   const before = await context.work(async (work) => {
     const status = await askStatus(id, state, work)
     await revokeDelivery({ id, state, ...work })
@@ -61,10 +64,25 @@ async function askStatus(
   } catch (error) {
     if (!(error instanceof DeliveryGone)) throw error
     if ((await listSent(state)).some((sent) => sent.id === id)) throw error
-    throw new DeliveryGone(
-      id,
-      "unknown",
-      `nothing here is known of having sent ${id}: it was sent from another machine, account or KNOTHOLE_HOME`,
-    )
+    throw notSentHere(id)
   }
+}
+
+async function findSent(written: string, state: ClientState): Promise<string> {
+  if (isWholeId(written)) return written
+  const sent = await listSent(state)
+  const id = completeId(
+    written,
+    sent.map((record) => record.id),
+  )
+  if (id === undefined) throw notSentHere(written)
+  return id
+}
+
+function notSentHere(id: string): DeliveryGone {
+  return new DeliveryGone(
+    id,
+    "unknown",
+    `nothing here is known of having sent ${id}: it was sent from another machine, account or KNOTHOLE_HOME`,
+  )
 }

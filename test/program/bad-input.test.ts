@@ -248,11 +248,7 @@ describe("bad sources", () => {
 
   it("stdin twice, or nothing to send, ends with 2", async () => {
     expectFailure(await workshop.run("sender", ["send", "-", "-", "-r", address]), 2, "stdin")
-    expectFailure(
-      await workshop.run("sender", ["send", "-r", address]),
-      2,
-      "missing required argument",
-    )
+    expectFailure(await workshop.run("sender", ["send", "-r", address]), 2, "nothing to send")
   })
 })
 
@@ -390,7 +386,10 @@ describe("bad pickups", () => {
       const ended = await workshop.run("sender", [command, id])
       expectFailure(ended, 3, id)
       expect(ended.stderr).toContain("another machine, account or KNOTHOLE_HOME")
+      expectFailure(await workshop.run("sender", [command, "111111"]), 3, "KNOTHOLE_HOME")
     }
+    const receive = ["receive", "111111", "-o", inFolder("none begins so")]
+    expectFailure(await workshop.run("recipient", receive), 3, "begins with 111111")
   })
 })
 

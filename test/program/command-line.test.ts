@@ -141,6 +141,11 @@ describe("the command line", () => {
       expect(() => parse(line), line).toThrow(UsageError)
     }
     expect(() => parse("sned")).toThrow("send")
+    expect(() => parse("receive not-an-id")).toThrow(/^'not-an-id' is not a delivery id/)
+    expect(() => parse("send a --expires soon")).toThrow(/^'soon' is not a length of time/)
+    expect(() => parse("send - --name a/b -r x")).toThrow(/^--name must not contain \//)
+    expect(() => parse("send -r x")).toThrow("--note")
+    expect(parse("send -r x --note hi")).toMatchObject({ paths: [], note: "hi" })
     expect(() => parse("send a --expires soon")).toThrow("'knothole send --help'")
     expect(() => parse("inbox", { KNOTHOLE_JSON: "maybe" })).toThrow("KNOTHOLE_JSON")
     expect(() => parse("inbox", { KNOTHOLE_IDENTITY: "../x" })).toThrow(UsageError)

@@ -221,6 +221,19 @@ describe("a delivery", () => {
     await run("recipient", "receive", "--all", "-o", inFolder("kept"))
   })
 
+  it("may be a note alone, whose lines are shown as lines, and named by the beginning of its id", async () => {
+    const note = "first\nSender: \u001B[1mverified"
+    const id = (await run("stranger", "send", "-r", address, "--note", note)).stdout.trim()
+    const begun = id.slice(0, 12)
+    expect((await run("stranger", "status", begun)).stdout).toBe("waiting\n")
+    const keep = ["receive", begun, "--keep", "-o", inFolder("note alone")]
+    const received = await run("recipient", ...keep)
+    expect(received.stdout).toBe("")
+    expect(received.stderr).toContain(`Note: first\n      ${String.raw`Sender: \x1b[1mverified`}\n`)
+    expect((await run("recipient", "discard", begun)).stderr).toContain(`${id} is deleted`)
+    expect(await workshop.run("stranger", ["revoke", begun])).toMatchObject({ code: 3 })
+  })
+
   it("is received alone into the folder itself, with others into folders of their ids", async () => {
     const home = "sorted"
     const to = await newInbox(home)

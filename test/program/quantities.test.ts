@@ -1,6 +1,7 @@
 import { expect, it } from "vitest"
 import { UsageError } from "../../client/program/errors.js"
 import {
+  completeId,
   parseDeliveryId,
   parseDuration,
   parseIdentityName,
@@ -20,12 +21,28 @@ it("a length of time without a unit, or that is none, is refused with an example
   }
 })
 
-it("a delivery id is 32 lower-case hex characters and nothing else", () => {
+it("a delivery id is 32 lower-case hex characters, or the first 6 or more of them", () => {
   const id = "0f3c9a5be1d24c7788a1b2c3d4e5f607"
   expect(parseDeliveryId(id)).toBe(id)
-  for (const text of ["", id.toUpperCase(), id.slice(1), `${id}0`, ` ${id}`, `${id.slice(1)}g`]) {
+  expect(parseDeliveryId(id.slice(0, 6))).toBe(id.slice(0, 6))
+  for (const text of [
+    "",
+    id.toUpperCase(),
+    id.slice(0, 5),
+    `${id}0`,
+    ` ${id}`,
+    `${id.slice(1)}g`,
+  ]) {
     expect(() => parseDeliveryId(text), text).toThrow(UsageError)
   }
+})
+
+it("the beginning of an id means the only one that begins so", () => {
+  const ids = [`abcdef0${"1".repeat(25)}`, `abcdef1${"1".repeat(25)}`]
+  expect(completeId("abcdef1", ids)).toBe(ids[1])
+  expect(completeId("abcdee", ids)).toBeUndefined()
+  expect(() => completeId("abcdef", ids)).toThrow(UsageError)
+  for (const id of ids) expect(() => completeId("abcdef", ids)).toThrow(id)
 })
 
 it("the name of an identity cannot leave its folder or hide in it", () => {
