@@ -136,6 +136,14 @@ export function createLogins(needs: LoginsNeeds): Logins {
     return index.useSession({ tokenHash: sha256(token), idleMs: relayDefaults.sessionIdleMs })
   }
 
+  /** An inbox that is on the disk and could not be restored is not begun a second time over it. */
+  async function checkEmpty(inbox: InboxId): Promise<void> {
+    const logged = await logs.read(inbox)
+    if (logged === undefined || logged.damaged > 0 || logged.floorSeq + logged.places.length > 0) {
+      throw new Error("an inbox that the index does not have")
+    }
+  }
+
   return {
     async challenge() {
       const { minute, e, signature } = await minuteNow()
@@ -153,7 +161,7 @@ export function createLogins(needs: LoginsNeeds): Logins {
         const address = addressOf(inbox)
         if ((await index.bundle(inbox)) !== undefined) return { address, created: false }
         if (needs.config.registration === "closed") throw new RelayRefusal("registration_closed")
-        await logs.create(inbox, bundle.bytes)
+        if (!(await logs.create(inbox, bundle.bytes))) await checkEmpty(inbox)
         const created = await index.openInbox(inbox, bundle.bytes)
         return { address, created }
       })

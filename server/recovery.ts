@@ -48,7 +48,7 @@ export async function rebuildIndex(needs: RecoveryNeeds): Promise<void> {
   const startedMs = nowMs()
   await index.clear()
   let deliveries = 0
-  for (const inbox of await logs.list()) deliveries += await restoreInbox(needs, inbox)
+  for (const inbox of await logs.list()) deliveries += await tryRestoreInbox(needs, inbox)
   await eachAtMost(readsAtOnce, await blobs.endedDeliveries(), async (id) => {
     const ended = await readOrAlarm(log, () => blobs.readEnded(id))
     if (ended !== undefined) await index.closeUpload({ id, dueMs: ended.forgetMs })
@@ -62,7 +62,7 @@ export async function rebuildIndex(needs: RecoveryNeeds): Promise<void> {
 export async function reconcile(needs: RecoveryNeeds): Promise<void> {
   const { index, blobs, logs, chains, log } = needs
   for (const inbox of await logs.list()) {
-    if ((await index.chain(inbox)) === undefined) await restoreInbox(needs, inbox)
+    if ((await index.chain(inbox)) === undefined) await tryRestoreInbox(needs, inbox)
   }
   const waiting = new Map<DeliveryId, InboxId[]>()
   const accepting = new Set<DeliveryId>()
@@ -82,7 +82,12 @@ export async function reconcile(needs: RecoveryNeeds): Promise<void> {
     const isClosed = (await index.upload(id))?.state === "closed"
     if (isClosed && waiting.has(id) && !accepting.has(id)) return
     const commit = await readOrAlarm(log, () => blobs.readCommit(id))
-    if (commit !== undefined) await finishCommit(needs, commit)
+    if (commit === undefined) return
+    try {
+      await finishCommit(needs, commit)
+    } catch (error) {
+      log("delivery_not_published", failureFields(error), "alarm")
+    }
   })
   for (const id of await blobs.uploads()) {
     if ((await index.upload(id)) === undefined) await restoreUpload(needs, id)
@@ -119,6 +124,16 @@ async function buryLost(
     if (entry?.kind !== "waiting") continue
     log("delivery_lost", {}, "alarm")
     await chains.bury(inbox, id, "lost")
+  }
+}
+
+/** One inbox that cannot be read keeps no other one from being served. */
+async function tryRestoreInbox(needs: RecoveryNeeds, inbox: InboxId): Promise<number> {
+  try {
+    return await restoreInbox(needs, inbox)
+  } catch (error) {
+    needs.log("inbox_not_restored", failureFields(error), "alarm")
+    return 0
   }
 }
 

@@ -30,6 +30,8 @@ export interface ManifestSizes {
   readonly manifestLength: number
 }
 
+/** An inbox may remember this many deliveries for each one that may wait in it. */
+const entriesPerDelivery = 10
 const noManifest: ManifestSizes = { bodyLength: 0, manifestLength: 0 }
 
 export interface ReservationsNeeds {
@@ -65,6 +67,7 @@ export function createReservations({ index, blobs, config }: ReservationsNeeds):
   async function reserveShares(upload: OpenUpload, before: OpenUpload | undefined): Promise<void> {
     const { id, recipients, expiresMs: untilMs } = upload
     const bytes = shareOf(upload)
+    if (before === undefined) await checkChains(upload)
     const quota = { bytes: config.inboxBytes, deliveries: config.inboxDeliveries }
     const reserved: InboxId[] = []
     for (const inbox of recipients) {
@@ -75,10 +78,18 @@ export function createReservations({ index, blobs, config }: ReservationsNeeds):
       }
       await unreserve(upload, before, reserved)
       if (outcome === "unknown") throw noSuchInbox(inbox)
-      throw new RelayRefusal("inbox_full", {
-        retryAfterSeconds: 3600,
-        extras: { address: addressOf(inbox) },
-      })
+      throw inboxFull(inbox)
+    }
+  }
+
+  /** What is gone is remembered for weeks, so an inbox that never fills up can grow without end. */
+  async function checkChains({ id, recipients }: OpenUpload): Promise<void> {
+    for (const inbox of recipients) {
+      const chain = await index.chain(inbox)
+      if (chain === undefined) continue
+      if (chain.seq - chain.floorSeq < entriesPerDelivery * config.inboxDeliveries) continue
+      await index.releaseRoom(id)
+      throw inboxFull(inbox)
     }
   }
 
@@ -130,4 +141,11 @@ export function createReservations({ index, blobs, config }: ReservationsNeeds):
       manifests.delete(upload.id)
     },
   }
+}
+
+function inboxFull(inbox: InboxId): RelayRefusal {
+  return new RelayRefusal("inbox_full", {
+    retryAfterSeconds: 3600,
+    extras: { address: addressOf(inbox) },
+  })
 }

@@ -35,7 +35,13 @@ export async function sweep(stores: SweepStores, nowMs: number): Promise<void> {
       log("sweep_failed", failureFields(error), "alarm")
     }
   }
-  for (const inbox of await index.inboxes()) await chains.raiseFloor(inbox, nowMs - rememberMs)
+  for (const inbox of await index.inboxes()) {
+    try {
+      await chains.raiseFloor(inbox, nowMs - rememberMs)
+    } catch (error) {
+      log("inbox_sweep_failed", failureFields(error), "alarm")
+    }
+  }
   await blobs.removeLeftovers(nowMs - leftoverMs)
   await keys.forgetSourceKeys(nowMs)
   await index.reclaim()

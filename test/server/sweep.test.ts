@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, rmSync } from "node:fs"
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
 import { encodeBearer, type Identity, random, toHex } from "../../protocol/index.js"
@@ -39,6 +39,42 @@ describe("the sweep", () => {
     await under.relay.sweep()
     expect(inFolder("spool")).toEqual([])
     expect(inFolder("trash")).toEqual([])
+  })
+
+  it("goes on, and so does a restart, when the log of one inbox cannot be read", async () => {
+    const bob = await personAt(1)
+    await under.client.register(bob)
+    await under.client.send(makeDelivery([alice]))
+    await under.client.send(makeDelivery([bob]))
+    const path = join(under.folder, "inboxes", toHex(alice.bundle.inboxId))
+    renameSync(join(path, "log.v1"), join(path, "aside"))
+    mkdirSync(join(path, "log.v1"))
+    clock.advance(45 * dayMs)
+    await under.relay.sweep()
+    expect(under.log.map(({ event }) => event)).toContain("sweep_failed")
+    await under.relay.sweep()
+    await under.relay.stop()
+    rmSync(join(under.folder, "index-state"))
+    under = await openRelay({ folder: under.folder, ports: { clock, disk } })
+    expect(under.log.map(({ event }) => event)).toContain("inbox_not_restored")
+    await under.relay.reconcile()
+    const { floor } = await under.client.list(await under.client.login(bob))
+    expect(floor.seq).toBe(1)
+    await expect(under.client.register(alice)).rejects.toThrow(/internal/)
+  })
+
+  it("refuses a sender who fills an inbox with what it takes back again", async () => {
+    under = await under.restart({ config: { inboxDeliveries: 1 }, ports: { clock, disk } })
+    const { client } = under
+    for (let time = 0; time < 10; time++) {
+      const sent = await client.send(makeDelivery([alice]))
+      await client.delete(`/v1/deliveries/${sent.id}`, encodeBearer(sent.deleteCap)).expect(204)
+    }
+    const reply = await client.postUpload([alice])
+    expect([reply.status, reply.body.code]).toEqual([507, "inbox_full"])
+    clock.advance(45 * dayMs)
+    await under.relay.sweep()
+    await client.send(makeDelivery([alice]))
   })
 
   it("removes deliveries that expired and no other one", async () => {
