@@ -19,3 +19,18 @@ export interface WorkOptions {
   readonly signal: AbortSignal
   readonly onProgress: OnProgress
 }
+
+/** The same work, and a word as soon as some of its bytes are at the other side. */
+export function whenMoved(work: WorkOptions, moved: () => void): WorkOptions {
+  let said = false
+  return {
+    signal: work.signal,
+    onProgress: (event) => {
+      if (!said && event.kind === "bytes" && event.done > 0) {
+        said = true
+        moved()
+      }
+      work.onProgress(event)
+    },
+  }
+}

@@ -15,7 +15,7 @@ import { errorCode } from "../error-code.js"
 import { makePrivateFolder, placePrivateFile } from "../private-files.js"
 import { quoteForShell } from "./display.js"
 import { KeyProblem, NameTaken, UsageError } from "./errors.js"
-import { openTerminal, readPassphrase } from "./prompts.js"
+import { openTerminal, openWithPassphrase } from "./prompts.js"
 import { readJsonFile, textField, writeJsonFile } from "./settings.js"
 import type { Config, ProgramPaths } from "./settings.js"
 
@@ -60,26 +60,26 @@ export function checkIdentity(paths: ProgramPaths, name: string): void {
 
 /** Opens the key, asking for the passphrase when it has one. */
 export async function unlock(key: KeyFile, passphraseFile: string | undefined): Promise<Identity> {
-  const passphrase = key.sealed
-    ? await readPassphrase(
-        {
-          file: passphraseFile,
-          terminal: passphraseFile === undefined ? openTerminal() : undefined,
-        },
-        `identity '${key.name}'`,
-      )
-    : undefined
-  try {
-    return await openIdentity(key.bytes, passphrase)
-  } catch (error) {
-    if (error instanceof OpenError) {
-      throw new KeyProblem(
-        `the passphrase does not open ${key.file}\nType it again; if it is lost, the key is lost with it.`,
-      )
+  const open = async (passphrase: string | undefined) => {
+    try {
+      return await openIdentity(key.bytes, passphrase)
+    } catch (error) {
+      if (error instanceof OpenError) return undefined
+      if (error instanceof FormatError) throw damaged(key.file)
+      throw error
     }
-    if (error instanceof FormatError) throw damaged(key.file)
-    throw error
   }
+  const source = {
+    file: passphraseFile,
+    terminal: key.sealed && passphraseFile === undefined ? openTerminal() : undefined,
+  }
+  const identity = key.sealed
+    ? await openWithPassphrase(source, `identity '${key.name}'`, open)
+    : await open(undefined)
+  if (identity !== undefined) return identity
+  throw new KeyProblem(
+    `the passphrase does not open ${key.file}\nType it again; if it is lost, the key is lost with it.`,
+  )
 }
 
 /** Durable when this ends; never replaces a key. */

@@ -32,6 +32,19 @@ export async function readPassphrase(source: PassphraseSource, what: string): Pr
 
 const mostAttempts = 3
 
+/** What `open` makes of the passphrase; one that is typed may be typed again. Undefined when none was right. */
+export async function openWithPassphrase<T>(
+  source: PassphraseSource,
+  what: string,
+  open: (passphrase: string) => Promise<T | undefined>,
+): Promise<T | undefined> {
+  for (let attempt = 1; ; attempt++) {
+    const opened = await open(await readPassphrase(source, what))
+    if (opened !== undefined || source.file !== undefined || attempt === mostAttempts) return opened
+    source.terminal?.say("That passphrase does not open it.\n")
+  }
+}
+
 /** A new passphrase, typed twice: nobody sees a slip, and nothing can undo one later. */
 export async function choosePassphrase(source: PassphraseSource, what: string): Promise<string> {
   if (source.file !== undefined) return readPassphraseFile(source.file)

@@ -16,6 +16,7 @@ import {
   tableRow,
   withInbox,
 } from "./inbox.js"
+import { whenMoved } from "./context.js"
 import type { Context, WorkOptions } from "./context.js"
 
 export async function receiveDeliveries(request: ReceiveRequest, context: Context): Promise<void> {
@@ -100,7 +101,11 @@ async function receiveOne(one: OneDelivery): Promise<string | undefined> {
       onExisting: request.onExisting,
       executable: request.executable,
       times: request.times,
-      ...work,
+      ...whenMoved(work, () => {
+        context.canResume(
+          `What was fetched is kept in ${showText(path.resolve(into, `.knothole-${id}`))}, for this -o only. To go on where it stopped, run the same again:\n  ${context.sameAgain}`,
+        )
+      }),
     })
   } catch (error) {
     const { message, code, exit } = explainFailure(error)

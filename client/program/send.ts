@@ -9,6 +9,7 @@ import { isoTime, showCount, showDuration, showSize, showTime } from "./display.
 import { NameTaken, UsageError } from "./errors.js"
 import { checkIdentity, loadKeyFile, unlock } from "./identities.js"
 import { parseRelay, readRecipients } from "./recipients.js"
+import { whenMoved } from "./context.js"
 import type { Context } from "./context.js"
 import { readConfig } from "./settings.js"
 
@@ -26,11 +27,15 @@ export async function sendFiles(request: SendRequest, context: Context): Promise
   if (receiptFile !== undefined) checkPlaceFor(receiptFile)
   const sender = await chooseSender(request, context)
 
+  const again = `To go on where it stopped, run the same again:\n  ${context.sameAgain}`
   context.canResume(
     fromStdin > 0
       ? "What came from stdin cannot be resumed: send it again from its beginning."
-      : `What has arrived is kept for a day. To go on where it stopped, run the same again:\n  ${context.sameAgain}`,
+      : again,
   )
+  const hasArrived = () => {
+    if (fromStdin === 0) context.canResume(`What has arrived is kept for a day. ${again}`)
+  }
   const notAfterMs = request.expiresMs === undefined ? undefined : Date.now() + request.expiresMs
   const { deliveries } = await context.work((work) =>
     send({
@@ -47,7 +52,7 @@ export async function sendFiles(request: SendRequest, context: Context): Promise
       state: openState(paths.stateFolder),
       fresh: request.fresh,
       times: request.times,
-      ...work,
+      ...whenMoved(work, hasArrived),
     }),
   )
   for (const delivery of deliveries) {

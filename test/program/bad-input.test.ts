@@ -278,6 +278,7 @@ describe("two at once, and one that is stopped", () => {
     first.child.kill("SIGINT")
     const stopped = await first.ended
     expectFailure(stopped, 130, "run the same again")
+    expect(stopped.stderr).toContain("What has arrived is kept for a day.")
     expect(stopped.stderr).toContain(`knothole send '${file}' -r ${at(front)}`)
 
     holding = false

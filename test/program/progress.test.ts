@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest"
 import { TransferState } from "../../client/program/progress.js"
+import { whenMoved } from "../../client/program/context.js"
 
 const MIB = 1024 * 1024
 const drawBar = (share: number, size: number) =>
@@ -87,4 +88,23 @@ describe("the line of progress", () => {
     state.take({ kind: "bytes", done: 0, total: 0, alreadyThere: 0 }, 0)
     expect(state.describe({ nowMs: 0, width: 80 })).toContain("100 %")
   })
+})
+
+it("that something has arrived is said once, when something has", () => {
+  let times = 0
+  const seen: number[] = []
+  const { onProgress } = whenMoved(
+    {
+      signal: new AbortController().signal,
+      onProgress: (event) => seen.push(event.kind === "bytes" ? event.done : -1),
+    },
+    () => (times += 1),
+  )
+  onProgress({ kind: "phase", phase: "fetching" })
+  onProgress({ kind: "bytes", done: 0, total: 9, alreadyThere: 0 })
+  expect(times).toBe(0)
+  onProgress({ kind: "bytes", done: 4, total: 9, alreadyThere: 0 })
+  onProgress({ kind: "bytes", done: 9, total: 9, alreadyThere: 0 })
+  expect(times).toBe(1)
+  expect(seen).toEqual([-1, 0, 4, 9])
 })

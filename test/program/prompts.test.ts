@@ -6,6 +6,7 @@ import { UsageError } from "../../client/program/errors.js"
 import {
   choosePassphrase,
   HiddenLine,
+  openWithPassphrase,
   readPassphrase,
   readPassphraseFile,
 } from "../../client/program/prompts.js"
@@ -64,6 +65,18 @@ describe("a passphrase", () => {
     await expect(readPassphrase(source, "key")).rejects.toThrow("--passphrase-file")
     await expect(choosePassphrase(source, "key")).rejects.toThrow("--no-passphrase")
     await expect(choosePassphrase(source, "key")).rejects.toThrow(UsageError)
+  })
+
+  it("that is wrong can be typed three times, and is read from a file once", async () => {
+    const open = (text: string) => Promise.resolve(text === "right" ? 7 : undefined)
+    const third = terminalWith(["a", "b", "right"])
+    const typed = { file: undefined, terminal: third.terminal }
+    expect(await openWithPassphrase(typed, "key", open)).toBe(7)
+    expect(third.said.filter((text) => text.includes("does not open"))).toHaveLength(2)
+    const never = { file: undefined, terminal: terminalWith(["a", "b", "c", "right"]).terminal }
+    expect(await openWithPassphrase(never, "key", open)).toBeUndefined()
+    const file = { file: fileOf("wrong"), terminal: undefined }
+    expect(await openWithPassphrase(file, "key", open)).toBeUndefined()
   })
 
   it("that is new is typed twice, and again when the two differ", async () => {
