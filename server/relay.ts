@@ -74,6 +74,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     const { recordKey } = keys
     const blobs = new DiskBlobStore({ disk, folder, recordKey, random })
     const logs = openInboxLogs({ disk, path: folder.inboxes, recordKey, random })
+    await logs.keepReserve()
     const indexState = await openIndexState(disk, folder)
     const embedded = openEmbeddedIndex({ path: folder.index, now: nowMs })
     index = embedded
@@ -156,6 +157,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
         return
       }
       await sweep({ blobs, chains, deliveries, index: embedded, keys, log, random }, nowMs())
+      await logs.keepReserve()
       await watch.save()
     }
 

@@ -14,6 +14,7 @@ import {
   FormatError,
   fromHex,
   hmacSha256,
+  KIB,
   maxBundleBytes,
   type Random,
   type TombstoneReason,
@@ -25,6 +26,7 @@ import {
   type Disk,
   type DiskFile,
   hasCode,
+  isDiskFull,
   readSmallFile,
   unlessMissing,
   writeSyncedFile,
@@ -54,7 +56,12 @@ export interface InboxLogs {
   create(inbox: InboxId, bundle: Uint8Array): Promise<boolean>
   list(): Promise<InboxId[]>
   read(inbox: InboxId): Promise<LoggedInbox | undefined>
-  /** Durable when it resolves. One caller at a time for each inbox. */
+  /** Makes the file that `append` may give up, if it is not there and there is room for it. */
+  keepReserve(): Promise<void>
+  /**
+   * Durable when it resolves. One caller at a time for each inbox. Burials go in on a full disk, too:
+   * they are what makes room on it.
+   */
   append(inbox: InboxId, records: readonly LogRecord[]): Promise<void>
   /** Rewrites a log that is mostly history. One caller at a time for each inbox. */
   compact(inbox: InboxId): Promise<void>
@@ -66,6 +73,9 @@ const kinds = ["published", "buried", "floor"] as const
 const reasons: readonly TombstoneReason[] = ["taken", "revoked", "expired", "lost", "removed"]
 /** A log may be of any length; it is read this much at a time. */
 const readBytes = 4096 * recordBytes
+/** Many burials' worth, and what else a file system wants for them. */
+const reserveBytes = 256 * KIB
+const reserveName = "reserve"
 const bundleName = "bundle"
 const logName = "log.v1"
 
@@ -87,6 +97,20 @@ export function openInboxLogs(input: {
       return bundle && { bundle, ...(await foldLog(log, recordKey, inbox)) }
     } finally {
       await log.close()
+    }
+  }
+
+  async function appendOnce(inbox: InboxId, records: readonly LogRecord[]): Promise<void> {
+    const bytes = concatBytes(...records.map((record) => encodeLog(record, recordKey, inbox)))
+    const file = await disk.open(join(folderOf(inbox), logName), "update")
+    try {
+      const sizeBytes = await file.sizeBytes()
+      const end = sizeBytes - (sizeBytes % recordBytes)
+      if (end !== sizeBytes) await file.truncate(end)
+      await file.write(bytes, end)
+      await file.sync()
+    } finally {
+      await file.close()
     }
   }
 
@@ -121,17 +145,23 @@ export function openInboxLogs(input: {
 
     read,
 
-    async append(inbox, records) {
-      const bytes = concatBytes(...records.map((record) => encodeLog(record, recordKey, inbox)))
-      const file = await disk.open(join(folderOf(inbox), logName), "update")
+    async keepReserve() {
+      const reserve = join(path, reserveName)
+      if ((await unlessMissing(disk.stat(reserve), undefined)) !== undefined) return
       try {
-        const sizeBytes = await file.sizeBytes()
-        const end = sizeBytes - (sizeBytes % recordBytes)
-        if (end !== sizeBytes) await file.truncate(end)
-        await file.write(bytes, end)
-        await file.sync()
-      } finally {
-        await file.close()
+        await writeSyncedFile(disk, reserve, random(reserveBytes))
+      } catch (error) {
+        if (!isDiskFull(error)) throw error
+      }
+    },
+
+    async append(inbox, records) {
+      try {
+        await appendOnce(inbox, records)
+      } catch (error) {
+        if (!isDiskFull(error) || records.some(({ kind }) => kind !== "buried")) throw error
+        await unlessMissing(disk.unlink(join(path, reserveName)), undefined)
+        await appendOnce(inbox, records)
       }
     },
 

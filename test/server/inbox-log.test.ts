@@ -15,6 +15,7 @@ import { deliveryIdOf, type InboxId, inboxIdOf } from "../../server/ids.js"
 import { nodeDisk } from "../../server/node-disk.js"
 import { type InboxLogs, type LogRecord, openInboxLogs } from "../../server/stores/inbox-log.js"
 import type { ChainPlace } from "../../server/stores/relay-index.js"
+import { FaultyDisk, systemError } from "./faulty-disk.js"
 
 const recordBytes = 192
 
@@ -44,6 +45,22 @@ describe("the log of an inbox", () => {
     expect(read).toMatchObject({ floorSeq: 0, places: [], damaged: 0 })
     expect(toHex(read?.bundle ?? random(1))).toBe(toHex(bundle))
     expect(await logs.read(inboxIdOf(random(20)))).toBeUndefined()
+  })
+
+  it("takes a burial on a full disk, for which it kept a reserve, and nothing else", async () => {
+    const disk = new FaultyDisk()
+    const full = openInboxLogs({ disk, path, recordKey, random })
+    await full.keepReserve()
+    const places = chain(1)
+    await full.append(inbox, places.map(published))
+    let isFreed = false
+    disk.before = (operation) => {
+      if (operation === "unlink") isFreed = true
+      if (operation === "file.write" && !isFreed) throw systemError("ENOSPC")
+    }
+    await expect(full.append(inbox, places.map(published))).rejects.toThrow("ENOSPC")
+    await full.append(inbox, places.map(taken))
+    expect((await logs.read(inbox))?.places.map(({ kind }) => kind)).toEqual(["buried"])
   })
 
   it("reads a log of any length, in pieces", async () => {
