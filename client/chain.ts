@@ -145,10 +145,10 @@ function listed(entry: WaitingEntry, owner: ChainOwner, doubt: (what: string) =>
 /** Anything that was delivered is kept in the chain for so long after its end. */
 const keptInChainMs = 30 * 86_400_000
 /**
- * The least time between a head and a floor beyond it: what came after the head waited for at least an
- * hour first. A head may be behind by the seconds in which an entry is made.
+ * The least time between a head and a floor beyond it: what came after the head ended after it. A head
+ * may be behind by the seconds in which an entry is made.
  */
-const leastForgottenMs = keptInChainMs + 3_600_000 - 5_000
+const leastForgottenMs = keptInChainMs - 5_000
 /** How far this machine's clock may be behind. */
 const clockSlackMs = 86_400_000
 
