@@ -274,7 +274,7 @@ ${help.examples.map((line) => `  ${line}`).join("\n")}`,
     },
   )
 
-  const inbox = add("inbox", "list what waits for you", {
+  const inbox = add("inbox", "list what waits for you; with --json one array, no done event", {
     twins: ["RELAY", ...identityTwins],
     examples: ["knothole inbox", "knothole inbox --json | jq -r '.[] | select(.new) | .id'"],
   }).addOption(movedRelay())

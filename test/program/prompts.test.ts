@@ -26,6 +26,10 @@ function fileOf(content: string | Uint8Array): string {
   return file
 }
 
+function openRight(passphrase: string): Promise<number | undefined> {
+  return Promise.resolve(passphrase === "right" ? 7 : undefined)
+}
+
 function terminalWith(answers: string[]) {
   const said: string[] = []
   const terminal: Terminal = {
@@ -68,15 +72,14 @@ describe("a passphrase", () => {
   })
 
   it("that is wrong can be typed three times, and is read from a file once", async () => {
-    const open = (text: string) => Promise.resolve(text === "right" ? 7 : undefined)
     const third = terminalWith(["a", "b", "right"])
     const typed = { file: undefined, terminal: third.terminal }
-    expect(await openWithPassphrase(typed, "key", open)).toBe(7)
+    expect(await openWithPassphrase(typed, "key", openRight)).toBe(7)
     expect(third.said.filter((text) => text.includes("does not open"))).toHaveLength(2)
     const never = { file: undefined, terminal: terminalWith(["a", "b", "c", "right"]).terminal }
-    expect(await openWithPassphrase(never, "key", open)).toBeUndefined()
+    expect(await openWithPassphrase(never, "key", openRight)).toBeUndefined()
     const file = { file: fileOf("wrong"), terminal: undefined }
-    expect(await openWithPassphrase(file, "key", open)).toBeUndefined()
+    expect(await openWithPassphrase(file, "key", openRight)).toBeUndefined()
   })
 
   it("that is new is typed twice, and again when the two differ", async () => {
