@@ -118,7 +118,7 @@ const settings = {
       flag: "--registration open|closed",
       env: "KNOTHOLE_REGISTRATION",
       meaning: "whether anyone may open an inbox",
-      defaultText: "open on loopback, closed elsewhere",
+      defaultText: "open only without a public URL that others reach",
     },
     parseRegistration,
   ),

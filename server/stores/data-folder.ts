@@ -103,6 +103,8 @@ async function checkVersion(disk: Disk, path: string): Promise<void> {
 // The lock. A file names the process that has the folder; it counts while that process lives. The
 // process's start time tells it from a later one with the same number.
 
+/** A lock file that says nothing is one that is being written, for this long. */
+const writtenWithinMs = 10_000
 const heldHere = new Set<string>()
 
 async function lockFolder(disk: Disk, path: string): Promise<() => Promise<void>> {
@@ -125,7 +127,9 @@ async function lockFolder(disk: Disk, path: string): Promise<() => Promise<void>
     } catch (error) {
       if (!hasCode(error, "EEXIST")) throw error
       const known = await readSmallFile(disk, file, 1000)
-      if (known !== undefined && isHeld(parseUtf8(known, "lock"))) {
+      const holder = known === undefined ? undefined : parseHolder(known)
+      const isTaken = holder === undefined ? await isFresh(disk, file) : isHeld(holder)
+      if (isTaken) {
         throw new DataFolderError(`${path} is in use by another relay`, { cause: error })
       }
       await unlessMissing(disk.unlink(file), undefined)
@@ -134,14 +138,21 @@ async function lockFolder(disk: Disk, path: string): Promise<() => Promise<void>
   throw new DataFolderError(`${path} is being opened by another relay`)
 }
 
-function isHeld(text: string): boolean {
-  let holder: unknown
+/** Undefined for a file that is being written, or whose writer died over it. */
+function parseHolder(bytes: Uint8Array): { readonly said: unknown } | undefined {
   try {
-    holder = JSON.parse(text)
+    return { said: JSON.parse(parseUtf8(bytes, "lock")) }
   } catch {
-    // A process that died while it wrote the file.
-    return false
+    return undefined
   }
+}
+
+async function isFresh(disk: Disk, file: string): Promise<boolean> {
+  const facts = await unlessMissing(disk.stat(file), undefined)
+  return facts !== undefined && Date.now() - facts.modifiedMs < writtenWithinMs
+}
+
+function isHeld({ said: holder }: { readonly said: unknown }): boolean {
   if (typeof holder !== "object" || holder === null) return false
   if (!("pid" in holder) || typeof holder.pid !== "number") return false
   const token = "token" in holder && typeof holder.token === "string" ? holder.token : ""

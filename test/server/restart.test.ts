@@ -1,5 +1,13 @@
 import { EventEmitter, once } from "node:events"
-import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import {
+  chmodSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  utimesSync,
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, describe, expect, it } from "vitest"
@@ -286,6 +294,14 @@ describe("a relay that starts again", () => {
     writeFileSync(join(folder, "version"), "2\n")
     await expect(createRelay(configFor(folder))).rejects.toThrow(/another version/)
     writeFileSync(join(folder, "version"), "1\n")
+    under = await openRelay({ folder })
+  })
+
+  it("leaves a folder to a relay that is just writing its lock, unless it died over that", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "knothole-relay-"))
+    writeFileSync(join(folder, "lock"), "")
+    await expect(createRelay(configFor(folder))).rejects.toThrow(/in use by another relay/)
+    utimesSync(join(folder, "lock"), new Date(0), new Date(0))
     under = await openRelay({ folder })
   })
 
