@@ -1,5 +1,6 @@
 import { fingerprintWords, toHex } from "../../protocol/index.js"
-import { DeliveryGone, openInbox, openState } from "../index.js"
+import { errorCode } from "../error-code.js"
+import { DeliveryGone, DiskFull, openInbox, openState } from "../index.js"
 import type { Inbox, InboxRow, OnProgress, Sender } from "../index.js"
 import type { IdentityChoice, InboxRequest } from "./command-line.js"
 import { isoTime, shorten, showCount, showSize, showText, showTime } from "./display.js"
@@ -35,10 +36,20 @@ export async function withInbox<T>(
     })
     try {
       return await use(inbox, work)
+    } catch (error) {
+      throw withFullDisk(error, paths.stateFolder)
     } finally {
       inbox.close()
     }
   })
+}
+
+/** The system does not say which disk; what goes elsewhere is told by the library as a DiskFull already. */
+export function withFullDisk(error: unknown, folder: string): unknown {
+  const code = errorCode(error)
+  if (code !== "ENOSPC" && code !== "EDQUOT") return error
+  const message = `the disk that holds ${folder} is full; make room and run this again`
+  return new DiskFull("here", message, { cause: error })
 }
 
 /** Whole ids; the inbox is listed only where the beginning of one was given. */

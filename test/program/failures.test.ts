@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest"
 import * as client from "../../client/index.js"
 import * as programErrors from "../../client/program/errors.js"
 import { errorKinds, explainFailure, refusals } from "../../client/program/failures.js"
+import { withFullDisk } from "../../client/program/inbox.js"
 import * as protocol from "../../protocol/index.js"
 import { refusalStatus, RelayRefusal } from "../../protocol/index.js"
 import type { RefusalCode } from "../../protocol/index.js"
@@ -124,6 +125,15 @@ describe("the words of a failure", () => {
     expect(explainFailure(missing).message).toBe(
       String.raw`/no\x1b[m: there is no such file or folder`,
     )
+  })
+
+  it("name the folder whose disk is full where the system does not", () => {
+    const full = Object.assign(new Error("ENOSPC: no space"), { code: "ENOSPC" })
+    const failure = explainFailure(withFullDisk(full, "/home/ann/state"))
+    expect(failure).toMatchObject({ exit: 8, code: "disk_full" })
+    expect(failure.message).toContain("/home/ann/state")
+    const other = new Error("other")
+    expect(withFullDisk(other, "/home/ann/state")).toBe(other)
   })
 
   it("own up to what nobody foresaw, whatever was thrown", () => {
