@@ -79,8 +79,18 @@ export async function init(request: InitRequest, context: Context): Promise<void
       "",
     ].join("\n"),
   )
+  const elsewhere = facts.origins.filter((origin) => !isLoopback(origin))
+  if (isLoopback(relay) && elsewhere.length > 0) {
+    output.note(
+      `this address works on this machine only; from elsewhere the relay goes by ${elsewhere.join(", ")}`,
+    )
+  }
   output.result(address)
   output.event("identity", { name, address, relay, key_file: keyFile, sealed })
+}
+
+function isLoopback(origin: string): boolean {
+  return /^http:\/\/(localhost|127(\.\d+){3}|\[::1\])(:\d+)?$/.test(origin)
 }
 
 interface Opened {

@@ -90,6 +90,22 @@ describe("init", () => {
     expect(key.includes("correct horse")).toBe(false)
   })
 
+  it("notes that an address on loopback is for this machine where the relay has another name", async () => {
+    const named = await workshop.startRelay("named", [
+      "--public-url",
+      "https://drop.example.org",
+      "--registration",
+      "open",
+    ])
+    const open = ["init", "--relay", named.url, "--no-passphrase"]
+    const init = await workshop.run("near", open)
+    expect(init, init.stderr).toMatchObject({ code: 0 })
+    expect(init.stderr).toContain("note: this address works on this machine only")
+    expect(init.stderr).toContain("https://drop.example.org")
+    const plain = ["init", "--relay", relay.url, "--no-passphrase"]
+    expect((await workshop.run("plain", plain)).stderr).not.toContain("note:")
+  })
+
   it("goes on with the key of a run that ended before its inbox was open", async () => {
     const first = await newInbox("halted")
     const home = inFolder("halted", "identities", "default.json")
