@@ -11,6 +11,8 @@ export interface LogFields {
   readonly code?: string
   readonly count?: number
   readonly bytes?: number
+  /** What would be needed, beside the `bytes` there are. */
+  readonly wantedBytes?: number
   readonly durationMs?: number
   /** Where the relay listens: its operator's own words. */
   readonly url?: string
@@ -33,6 +35,7 @@ const allowed = [
   "code",
   "count",
   "bytes",
+  "wantedBytes",
   "durationMs",
   "url",
   "failure",

@@ -7,7 +7,7 @@ import { createApp } from "./app.js"
 import { createChains } from "./chains.js"
 import { type Clock, systemClock } from "./clock.js"
 import { openClockWatch } from "./clock-watch.js"
-import { type ListenAddress, loopbackOrigins, type RelayConfig } from "./config.js"
+import { headroomBytes, type ListenAddress, loopbackOrigins, type RelayConfig } from "./config.js"
 import { createDeliveries } from "./deliveries.js"
 import { type Disk, readSmallFile, unlessMissing, writeSyncedFile } from "./disk.js"
 import { createFinishing } from "./finishing.js"
@@ -201,6 +201,9 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
           (name, error) => log(`${name}_failed`, failureFields(error), "alarm"),
         )
         log("listening", { url })
+        const { freeBytes: bytes, totalBytes } = await blobs.space()
+        const wantedBytes = headroomBytes(config, totalBytes)
+        if (bytes <= wantedBytes) log("no_room_for_uploads", { bytes, wantedBytes }, "warning")
         return { url }
       },
 

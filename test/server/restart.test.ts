@@ -297,6 +297,15 @@ describe("a relay that starts again", () => {
     under = await openRelay({ folder })
   })
 
+  it("says at its start that a disk has no more than the head-room it is to keep", async () => {
+    const diskHeadroomBytes = Number.MAX_SAFE_INTEGER
+    under = await openRelay({ config: { diskHeadroomBytes } })
+    await under.relay.start()
+    const line = under.log.find(({ event }) => event === "no_room_for_uploads")
+    expect(line).toMatchObject({ level: "warning", wantedBytes: diskHeadroomBytes })
+    expect(line?.bytes).toBeGreaterThan(0)
+  })
+
   it("leaves a folder to a relay that is just writing its lock, unless it died over that", async () => {
     const folder = mkdtempSync(join(tmpdir(), "knothole-relay-"))
     writeFileSync(join(folder, "lock"), "")
