@@ -107,7 +107,9 @@ export async function measureTransfers(options: {
 
     const ours: Transfer = { upSeconds: [], downSeconds: [] }
     const theirs: Transfer = { upSeconds: [], downSeconds: [] }
+    const warm = () => warmMemory(path.join(work, "warm"), mib)
     const knothole = async () => {
+      warm()
       const sent = await mustRun(
         process.execPath,
         [program, "send", source, "-r", address, "--quiet"],
@@ -115,6 +117,7 @@ export async function measureTransfers(options: {
       )
       ours.upSeconds.push(sent.seconds)
       const into = path.join(work, "received")
+      warm()
       const id = sent.stdout.trim()
       const received = await mustRun(
         process.execPath,
@@ -126,11 +129,13 @@ export async function measureTransfers(options: {
       rmSync(into, { recursive: true })
     }
     const rclone = async () => {
+      warm()
       const up = await mustRun("rclone", ["copyto", source, "sealed:source.bin"], {
         env: rcloneEnv,
       })
       theirs.upSeconds.push(up.seconds)
       const into = path.join(work, "fetched.bin")
+      warm()
       const down = await mustRun("rclone", ["copyto", "sealed:source.bin", into], {
         env: rcloneEnv,
       })
@@ -142,7 +147,6 @@ export async function measureTransfers(options: {
     for (let round = 0; round < rounds; round++) {
       const order = Math.random() < 0.5 ? [knothole, rclone] : [rclone, knothole]
       for (const measure of order) {
-        warmMemory(path.join(work, "warm"), mib)
         await measure()
       }
     }
