@@ -257,12 +257,15 @@ describe("two at once, and one that is stopped", () => {
     const { passed, open } = gate()
     const asked = gate()
     let holding = true
+    let held = 0
     const front = await workshop.serveFront({
       relay: () => relay.url,
       hold: (request) => {
         if (!holding || request.method !== "PUT" || request.url?.endsWith("/0") === true)
           return undefined
-        asked.open()
+        // Three go out beside the first request; the fourth only when that one has been answered.
+        held += 1
+        if (held === 4) asked.open()
         return passed
       },
     })
