@@ -6,7 +6,7 @@ import type { Context, WorkOptions } from "./context.js"
 import { completeId, isWholeId } from "./quantities.js"
 
 // The relay cannot tell the two apart: either way the recipient had it deleted.
-const goneMeaning = "gone: the recipient took or discarded it"
+const takenMeaning = "taken: the recipient picked it up, or discarded it"
 
 export async function showStatus(request: SentRequest, context: Context): Promise<void> {
   const { output } = context
@@ -15,13 +15,9 @@ export async function showStatus(request: SentRequest, context: Context): Promis
   const status = await context.work((work) => askStatus(id, state, work))
   const { acceptedMs, expiresMs, recipients } = status
   const [only] = recipients.length === 1 ? recipients : []
-  if (only !== undefined) output.result(only.state === "taken" ? goneMeaning : only.state)
-  else {
-    for (const { address, state: what } of recipients) {
-      output.result(`${what === "taken" ? "gone" : what} ${address}`)
-    }
-    if (recipients.some(({ state: what }) => what === "taken")) output.say(goneMeaning)
-  }
+  if (only !== undefined) output.result(only.state)
+  else for (const { address, state: what } of recipients) output.result(`${what} ${address}`)
+  if (recipients.some(({ state: what }) => what === "taken")) output.say(takenMeaning)
   output.say(`accepted ${showTime(acceptedMs)}, kept until ${showTime(expiresMs)} at the latest`)
   output.event("status", {
     id,

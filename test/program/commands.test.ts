@@ -174,8 +174,9 @@ describe("a delivery", () => {
     expect(readFileSync(path.join(into, name, "deep/er/b.bin"), "utf8")).toBe("\0\u0001")
     expect(readFileSync(path.join(into, name, "empty"), "utf8")).toBe("")
     expect(readdirSync(into)).toEqual([name])
-    const gone = "gone: the recipient took or discarded it"
-    expect((await run("stranger", "status", id)).stdout).toBe(`${gone}\n`)
+    const status = await run("stranger", "status", id)
+    expect(status.stdout).toBe("taken\n")
+    expect(status.stderr).toContain("picked it up, or discarded it")
     expect((await run("recipient", "inbox")).stdout).toBe("")
   })
 
@@ -214,7 +215,7 @@ describe("a delivery", () => {
     expect(again).toMatchObject({ code: 1, stdout: "" })
     await run("recipient", "discard", id)
     const one = await run("stranger", "status", id)
-    expect(one.stdout).toContain(`gone ${bare(address)}\n`)
+    expect(one.stdout).toContain(`taken ${bare(address)}\n`)
     expect(one.stderr).toContain("took or discarded")
     await run("second", "receive", id, "-o", inFolder("second files"))
     const late = await workshop.run("stranger", ["revoke", id])
