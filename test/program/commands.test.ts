@@ -216,7 +216,7 @@ describe("a delivery", () => {
     await run("recipient", "discard", id)
     const one = await run("stranger", "status", id)
     expect(one.stdout).toContain(`taken ${bare(address)}\n`)
-    expect(one.stderr).toContain("took or discarded")
+    expect(one.stderr).toContain("picked it up, or discarded it")
     await run("second", "receive", id, "-o", inFolder("second files"))
     const late = await workshop.run("stranger", ["revoke", id])
     expect(late).toMatchObject({ code: 3, stdout: "" })
