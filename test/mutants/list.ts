@@ -531,6 +531,14 @@ const serverMutants: readonly Mutant[] = [
     testFile: "test/hostile/relay-stores.test.ts",
     test: "what the relay keeps T01: no credential stands anywhere in the data folder or the log, in no spelling",
   },
+  {
+    id: "relay-does-not-check-the-manifest",
+    file: "server/finishing.ts",
+    find: "if (!equalBytes(manifest.digest(), parsed.manifestHash)) {",
+    replace: "if (manifest.digest().length !== 32) {",
+    testFile: "test/server/finish.test.ts",
+    test: "finishing refuses parts that do not add up to the header, and leaves the upload as it was",
+  },
 ]
 
 const clientMutants: readonly Mutant[] = [
