@@ -47,8 +47,8 @@ export const maxEnvelopeBytes: number = 2232
 /** A bundle with a modulus of 4096 bits and every optional key. */
 export const maxBundleBytes: number = 1800
 
-/** What a relay does unless its operator says otherwise. */
-export interface RelayDefaults {
+/** What a relay tells its clients of its limits. */
+export interface RelayLimits {
   readonly deliveryBytes: number
   readonly requestBytes: number
   readonly parallelRequests: number
@@ -60,10 +60,14 @@ export interface RelayDefaults {
   readonly keepMaxMs: number
   readonly uploadMs: number
   readonly uploadMaxMs: number
+  readonly longPollSeconds: number
+  readonly page: number
+}
+
+/** What a relay does unless its operator says otherwise. */
+export interface RelayDefaults extends RelayLimits {
   readonly sessionIdleMs: number
   readonly sessionMs: number
-  readonly page: number
-  readonly longPollSeconds: number
 }
 
 export const relayDefaults: RelayDefaults = {

@@ -13,6 +13,7 @@ import {
   maxParts,
   MIB,
   recordBytes,
+  type RelayLimits,
 } from "./limits.js"
 
 const hashBytes = 32
@@ -85,22 +86,6 @@ export function parseContentRange(header: string): ByteRange & { readonly size: 
 }
 
 // GET /v1/relay
-
-export interface RelayLimits {
-  readonly deliveryBytes: number
-  readonly requestBytes: number
-  readonly parallelRequests: number
-  readonly recipients: number
-  readonly manifestBytes: number
-  readonly inboxBytes: number
-  readonly inboxDeliveries: number
-  readonly keepMs: number
-  readonly keepMaxMs: number
-  readonly uploadMs: number
-  readonly uploadMaxMs: number
-  readonly longPollSeconds: number
-  readonly page: number
-}
 
 export interface RelayInfo {
   readonly name: string
