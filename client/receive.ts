@@ -37,6 +37,7 @@ import {
   fetchRange,
   type OpenedDelivery,
   PartsSink,
+  type Sender,
 } from "./delivery.js"
 import { DestinationExists, DiskFull, Untrustworthy } from "./errors.js"
 import { type Placement, placeFiles, planUnits, segmentsOf, type Unit } from "./layout.js"
@@ -80,6 +81,8 @@ export interface ReceiveResult {
   readonly files: number
   readonly bytes: number
   readonly note: string
+  /** Undefined when an earlier call had put everything in place and only the cleaning up was left. */
+  readonly sender: Sender | undefined
   readonly resumed: boolean
   /** Entries that were left out; when there are any, the relay's copy stays. */
   readonly failed: readonly { readonly path: string; readonly reason: string }[]
@@ -128,6 +131,7 @@ export async function finishReceived(
     files: 0,
     bytes: 0,
     note: "",
+    sender: undefined,
     resumed: true,
     failed: [],
     fetchedBytes: 0,
@@ -842,6 +846,7 @@ class Receiving {
       ).length,
       bytes: this.#placement.contentLength,
       note: this.#manifest.note,
+      sender: this.#opened.sender,
       resumed: this.#resumed,
       failed,
       fetchedBytes: this.#fetchedBytes,

@@ -24,6 +24,7 @@ import { giveBack } from "../protocol/crypto/node.js"
 import { backoffMs } from "./backoff.js"
 import { NotARelay, RelayUnreachable } from "./errors.js"
 import { asError, type CallOptions, say } from "./progress.js"
+import { readingAgent, takeAtOnce } from "./reading-agent.js"
 
 /**
  * `patient` keeps trying through a relay's restart (about a minute and a half), `brisk` through a
@@ -112,8 +113,11 @@ export class RelayClient {
     this.#secure = url.protocol === "https:"
     // A socket address has no brackets; a URL's IPv6 host has.
     this.#target = { hostname: url.hostname.replace(/^\[|\]$/g, ""), port: url.port }
-    const agentOptions = { keepAlive: true, maxSockets: (options.parallel ?? 4) + 1 }
-    this.#agent = this.#secure ? new https.Agent(agentOptions) : new http.Agent(agentOptions)
+    this.#agent = readingAgent({
+      secure: this.#secure,
+      keepAlive: true,
+      maxSockets: (options.parallel ?? 4) + 1,
+    })
     this.#pause = options.pause ?? pause
     this.#random = options.random ?? Math.random
   }
@@ -306,6 +310,7 @@ export class RelayClient {
     }
     sink.start({ status: incoming.statusCode ?? 0, headers: incoming.headers })
     return new Promise((resolve, reject) => {
+      if (!sink.keepsChunks) incoming.once("data", () => takeAtOnce(incoming))
       incoming.on("data", (chunk: Buffer) => {
         try {
           sink.write(chunk)

@@ -2,6 +2,7 @@
 // fs/promises for the many short operations that a part takes.
 import {
   close,
+  closeSync,
   constants,
   fdatasync,
   fstat,
@@ -39,10 +40,14 @@ const openFlags = { read: constants.O_RDONLY | noFollow, update: constants.O_RDW
 
 export const nodeDisk: Disk = {
   async create(path) {
-    return nodeFile(await promised<number>((done) => open(path, createFlags, 0o600, done)))
+    const fd = await promised<number>((done) => open(path, createFlags, 0o600, done))
+    return nodeFile(fd, closeLater)
   },
   async open(path, access) {
-    return nodeFile(await promised<number>((done) => open(path, openFlags[access], done)))
+    const fd = await promised<number>((done) => open(path, openFlags[access], done))
+    // Nothing waits for the disk when a file that was only read is closed, and handing work to another
+    // thread costs more than the work: a tenth of all that sending a part takes.
+    return nodeFile(fd, access === "read" ? closeAtOnce : closeLater)
   },
   rename: (from, to) => promised<void>((done) => rename(from, to, done)),
   unlink: (path) => promised<void>((done) => unlink(path, done)),
@@ -72,7 +77,10 @@ export const nodeDisk: Disk = {
   },
 }
 
-function nodeFile(fd: number): DiskFile {
+const closeLater = (fd: number): Promise<void> => promised<void>((done) => close(fd, done))
+const closeAtOnce = async (fd: number): Promise<void> => closeSync(fd)
+
+function nodeFile(fd: number, closeIt: (fd: number) => Promise<void>): DiskFile {
   // A number closed twice may by then be another file's.
   let isOpen = true
   return {
@@ -102,7 +110,7 @@ function nodeFile(fd: number): DiskFile {
     async close() {
       if (!isOpen) return
       isOpen = false
-      await promised<void>((done) => close(fd, done))
+      await closeIt(fd)
     },
   }
 }

@@ -1,7 +1,6 @@
 import { existsSync } from "node:fs"
 import path from "node:path"
-import { DeliveryGone } from "../index.js"
-import type { Inbox, InboxRow, ReceiveResult, Sender } from "../index.js"
+import type { Inbox, InboxRow, ReceiveResult } from "../index.js"
 import type { ReceiveRequest } from "./command-line.js"
 import { showCount, showSize, showText } from "./display.js"
 import { NothingWaits, PartlyDone, UsageError } from "./errors.js"
@@ -91,10 +90,8 @@ interface OneDelivery {
 async function receiveOne(one: OneDelivery): Promise<string | undefined> {
   const { request, context, inbox, work, id, into } = one
   const { output } = context
-  let sender: Sender | undefined
   let result: ReceiveResult
   try {
-    sender = await senderOf(inbox, id, work)
     result = await inbox.receive(id, {
       into,
       keep: request.keep,
@@ -113,7 +110,7 @@ async function receiveOne(one: OneDelivery): Promise<string | undefined> {
     output.event("not_received", { id, error: { code, message, exit } })
     return `${id}: ${message}`
   }
-  const { paths, files, bytes, note, resumed, failed } = result
+  const { paths, files, bytes, note, sender, resumed, failed } = result
   for (const file of paths) output.result(showText(file))
   const claim = sender === undefined ? undefined : describeClaim(sender)
   output.say(
@@ -136,16 +133,6 @@ async function receiveOne(one: OneDelivery): Promise<string | undefined> {
     `${id}: ${showCount(failed.length, "entry was", "entries were")} left out; the relay's copy stays`,
     ...list,
   ].join("\n")
-}
-
-/** Undefined where the relay no longer has it: an earlier run may have left only the cleaning up. */
-async function senderOf(inbox: Inbox, id: string, work: WorkOptions): Promise<Sender | undefined> {
-  try {
-    return (await inbox.open(id, work)).sender
-  } catch (error) {
-    if (error instanceof DeliveryGone) return undefined
-    throw error
-  }
 }
 
 /** Its own lines, indented: none of them can pass for one of ours. */

@@ -1,5 +1,5 @@
-// Argon2id (RFC 9106) in WebAssembly: Node has none of its own before version 24.
-import { argon2id as hashWasmArgon2id } from "hash-wasm"
+// Argon2id (RFC 9106) in WebAssembly: Node has none of its own before version 24. Loaded when it is
+// needed: most runs meet no passphrase.
 
 export interface Argon2idInput {
   /** Not empty: the library refuses an empty password, and the format has no use for one. */
@@ -11,7 +11,8 @@ export interface Argon2idInput {
   readonly length: number
 }
 
-export function argon2id(input: Argon2idInput): Promise<Uint8Array> {
+export async function argon2id(input: Argon2idInput): Promise<Uint8Array> {
+  const { argon2id: hashWasmArgon2id } = await import("hash-wasm")
   return hashWasmArgon2id({
     password: input.password,
     salt: input.salt,
