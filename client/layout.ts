@@ -1,6 +1,6 @@
 /**
  * How the files of a delivery lie in its body, and how the work on them is cut. A *unit* is a run of
- * whole chunks, one behind the other in the body, of about a mebibyte: the most that has to be read,
+ * whole chunks, one behind the other in the body, of about two mebibytes: the most that has to be read,
  * sealed or opened in one go. Units are cut on the grids of the files, parts on the grid of the body;
  * with one large file the two agree from the ninth part on.
  */
@@ -58,7 +58,8 @@ export interface Unit {
   readonly pieces: readonly UnitPiece[]
 }
 
-const unitBytes = MIB
+/** Handing a unit to a thread and back costs as much as encrypting a tenth of a mebibyte. */
+const unitBytes = 2 * MIB
 /** Small files cost by the file, not by the byte. */
 const unitPieces = 128
 

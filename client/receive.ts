@@ -92,8 +92,10 @@ export interface ReceiveResult {
 
 const defaultParallel = 4
 const mostParallel = 6
-/** What one request asks for: large enough that asking costs nothing, small enough to lose. */
-const windowBytes = 4 * MIB
+/** The most that one request asks for: so much that asking costs nothing beside it. */
+const mostWindowBytes = 8 * MIB
+/** Requests for each connection, as far as the parts go: so that all have something to do to the end. */
+const turns = 4
 /** Parts that wait for a neighbour or are being opened. */
 const spareSlots = 6
 /** How much may be written before the disk is asked to keep it: what a power cut can cost. */
@@ -293,6 +295,7 @@ class Receiving {
   readonly #paths: readonly string[]
   readonly #placement: Placement
   readonly #bodyLength: number
+  readonly #windowBytes: number
   readonly #umask: number
   readonly #stop = new AbortController()
   readonly #signal: AbortSignal
@@ -341,7 +344,9 @@ class Receiving {
         if (!isWindowsPath(name)) this.#leaveOut(index, failureText.name)
       }
     }
-    this.#slots = new Slots(this.#parallel * Math.ceil(windowBytes / MIB) + spareSlots)
+    const share = Math.ceil(this.#bodyLength / (turns * this.#parallel))
+    this.#windowBytes = Math.min(Math.max(share, MIB), mostWindowBytes)
+    this.#slots = new Slots(this.#parallel * Math.ceil(this.#windowBytes / MIB) + spareSlots)
   }
 
   get #parallel(): number {
@@ -428,7 +433,7 @@ class Receiving {
     const onAbort = () => this.#fail(this.#options.signal?.reason)
     this.#options.signal?.addEventListener("abort", onAbort, { once: true })
     try {
-      const windows = windowsOf(wanted, this.#bodyLength)
+      const windows = windowsOf(wanted, this.#bodyLength, this.#windowBytes)
       const work = new Set<Promise<void>>()
       const next = windows.values()
       // Slots are taken in the order of the body, window after window, so that the part a unit waits
@@ -892,7 +897,7 @@ function rangeOfParts(from: number, to: number): number[] {
 }
 
 /** Runs of neighbouring parts, each about as long as a request asks for. */
-function windowsOf(parts: readonly number[], bodyLength: number): number[][] {
+function windowsOf(parts: readonly number[], bodyLength: number, windowBytes: number): number[][] {
   const windows: number[][] = []
   let bytes = 0
   for (const part of parts) {

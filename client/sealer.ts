@@ -27,6 +27,8 @@ interface Waiting {
 interface Thread {
   worker: Worker
   waiting: Waiting[]
+  /** Also when it ended by itself. */
+  ended: Promise<void>
 }
 
 export class SealingPool {
@@ -57,7 +59,10 @@ export class SealingPool {
     const worker = new Worker(new URL("./sealing-worker.js", import.meta.url), {
       workerData,
     })
-    const thread: Thread = { worker, waiting: [] }
+    const ended = new Promise<void>((resolve) => {
+      worker.once("exit", () => resolve())
+    })
+    const thread: Thread = { worker, waiting: [], ended }
     worker.on("message", (result: UnitResult) => {
       thread.waiting.shift()?.resolve(result)
       for (const wake of this.#idle.splice(0)) wake()
@@ -115,10 +120,7 @@ export class SealingPool {
   async close(): Promise<void> {
     this.#inline?.close()
     await Promise.all(
-      this.#threads.splice(0).map(async ({ worker }) => {
-        const ended = new Promise<void>((resolve) => {
-          worker.once("exit", () => resolve())
-        })
+      this.#threads.splice(0).map(async ({ worker, ended }) => {
         // oxlint-disable-next-line unicorn/require-post-message-target-origin -- threads have no origin
         worker.postMessage("close")
         await ended

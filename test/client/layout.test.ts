@@ -1,7 +1,7 @@
 import * as fc from "fast-check"
 import { describe, expect, test } from "vitest"
 import { placeFiles, planUnits, segmentsOf } from "../../client/layout.js"
-import { gridCount, gridLength, gridOffset, MIB } from "../../protocol/index.js"
+import { gridCount, gridIndex, gridLength, gridOffset, MIB } from "../../protocol/index.js"
 
 const sizes = fc.array(
   fc.oneof(fc.nat(200), fc.nat(3 * MIB), fc.constantFrom(0, 131_071, 131_072, 131_073)),
@@ -33,10 +33,12 @@ describe("units", () => {
     )
   })
 
-  test("are about a mebibyte and never two", () => {
+  test("are about two mebibytes and never three", () => {
     fc.assert(
       fc.property(sizes, (list) => {
-        for (const unit of planUnits(placeFiles(list))) expect(unit.length).toBeLessThan(2 * MIB)
+        for (const unit of planUnits(placeFiles(list))) {
+          expect(unit.length).toBeLessThan(3 * MIB)
+        }
       }),
     )
   })
@@ -56,11 +58,16 @@ describe("units", () => {
     )
   })
 
-  test("of one large file are its parts, from the ninth on", () => {
+  test("of one large file are whole parts, two of them from the tenth on", () => {
     const placement = placeFiles([20 * MIB])
-    const late = [...planUnits(placement)].filter(({ bodyOffset }) => bodyOffset >= gridOffset(8))
-    for (const unit of late) {
-      expect([unit.chunkCount, unit.length]).toEqual([1, gridLength(unit.firstChunk, 20 * MIB)])
+    const late = [...planUnits(placement)].filter(({ bodyOffset }) => bodyOffset >= gridOffset(9))
+    expect(late.length).toBeGreaterThan(5)
+    for (const { bodyOffset, length, chunkCount } of late.slice(0, -1)) {
+      expect([bodyOffset, length, chunkCount]).toEqual([
+        gridOffset(gridIndex(bodyOffset)),
+        2 * MIB,
+        2,
+      ])
     }
   })
 })

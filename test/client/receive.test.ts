@@ -260,7 +260,7 @@ describe("run again after an interruption", () => {
 
   test("it fetches what is missing and nothing twice", async () => {
     const made = await make(more)
-    await interrupted(made, 1)
+    await interrupted(made, 2)
     made.setting.relay.asked.length = 0
     const told: ProgressEvent[] = []
     const result = await made.receive({ onProgress: (event) => told.push(event) })
@@ -275,7 +275,7 @@ describe("run again after an interruption", () => {
 
   test("a file that vanished meanwhile is fetched again", async () => {
     const made = await make(more)
-    await interrupted(made, 1)
+    await interrupted(made, 2)
     const tree = path.join(made.into, `.knothole-${made.id}`, "tree/in")
     expect(existsSync(path.join(tree, "large"))).toBe(true)
     writeFileSync(path.join(tree, "large"), "short")
@@ -285,7 +285,7 @@ describe("run again after an interruption", () => {
 
   test("what nobody finished there, and nobody knows of, goes", async () => {
     const made = await make(more)
-    await interrupted(made, 1)
+    await interrupted(made, 2)
     writeTree(path.join(made.into, `.knothole-${made.id}`, "tree"), {
       stray: patternBytes(3, 1),
       "in/Large": patternBytes(3, 2),
@@ -342,7 +342,7 @@ describe("run again after an interruption", () => {
 
   test("after a restart of the machine, only what was synced is believed", async () => {
     const made = await make(more)
-    await interrupted(made, 1)
+    await interrupted(made, 2)
     const journal = path.join(made.into, `.knothole-${made.id}`, "journal")
     const bytes = readFileSync(journal)
     const boot = readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim()
