@@ -41,12 +41,14 @@ function sameBytes(left: string, right: string): void {
 /**
  * Writes twice the transfer and removes it, so that whoever is measured next finds memory for its page
  * cache at hand. On a virtual machine whose host takes free memory back, whoever comes later pays 2.7 s
- * of processor time a gigabyte for getting it again, which would decide the comparison.
+ * of processor time a gigabyte for getting it again, which would decide the comparison. The sync behind
+ * it takes the removal out of the measured time, too.
  */
 function warmMemory(file: string, mib: number): void {
   writeRandomFile(file, 2 * mib)
   spawnSync("sync")
   rmSync(file)
+  spawnSync("sync")
 }
 
 export async function measureTransfers(options: {
