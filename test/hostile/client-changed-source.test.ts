@@ -1,10 +1,20 @@
 /** T50: what was sealed once under a key is never sealed again under it with other content. */
 import { execFileSync } from "node:child_process"
-import { statSync, writeFileSync } from "node:fs"
+import { readdirSync, statSync, writeFileSync } from "node:fs"
 import path from "node:path"
 import { describe, expect, test } from "vitest"
+import { reopenLog } from "../../client/append-log.js"
 import type { ProgressEvent } from "../../client/index.js"
-import { gridOffset, gridLength, MIB, paddedBodyLength, equalBytes } from "../../protocol/index.js"
+import {
+  concatBytes,
+  equalBytes,
+  gridLength,
+  gridOffset,
+  MIB,
+  paddedBodyLength,
+  random,
+  u32,
+} from "../../protocol/index.js"
 import { digest, patternBytes, readTree } from "../client/folders.js"
 import { makeSetting, type Setting } from "../client/setting.js"
 import { type Asked, found } from "../client/small-relay.js"
@@ -149,6 +159,29 @@ describe("T50 a source changed by one byte while its sending was cut off", () =>
     expect(readTree(into)["file"]).toBe(digest(changed))
   })
 
+  test("in a way that neither its time nor its MACs show is found by the leaf that was written down before", async () => {
+    const { setting, content, resend } = await cutOff()
+    const [upload] = setting.relay.uploads.keys()
+    const stored = new Set(found(setting.relay.uploads.get(found(upload))).parts.keys())
+    const onTheWire = captured(setting.relay.asked).find(({ part }) => !stored.has(part))
+    const { part } = found(onTheWire)
+    await rewriteLeaf(setting, part, random(32))
+    const askedBefore = setting.relay.asked.length
+    const { id, told } = await resend()
+    const sentAgain = captured(setting.relay.asked.slice(askedBefore))
+    expect(sentAgain).not.toContainEqual(expect.objectContaining({ upload, part }))
+    expect(told).toContainEqual(
+      expect.objectContaining({
+        kind: "notice",
+        text: expect.stringContaining("a part is not what it was when it was first sealed"),
+      }),
+    )
+    expectFreshKeys(setting)
+    const into = path.join(setting.folder, "into")
+    await (await setting.open()).receive(id, { into })
+    expect(readTree(into)["file"]).toBe(digest(content))
+  })
+
   test("and back again is sent on under the same keys", async () => {
     const { setting, file, content, resend } = await cutOff()
     const before = statSync(file, { bigint: true })
@@ -161,6 +194,20 @@ describe("T50 a source changed by one byte while its sending was cut off", () =>
     expect(new Set(captured(setting.relay.asked).map(({ upload }) => upload)).size).toBe(1)
   })
 })
+
+/**
+ * The journal says of a part what it would have said of another content. Content of which every chunk's
+ * MAC is the same takes the file's key to make; to the sender it comes to this.
+ */
+async function rewriteLeaf(setting: Setting, part: number, leaf: Uint8Array): Promise<void> {
+  const folder = path.join(setting.sender.folder, "uploads")
+  const [name] = readdirSync(folder).filter((each) => !each.includes("."))
+  const { log } = found(await reopenLog(path.join(folder, found(name)), "KNHUPL1\n"))
+  const leafRecord = 5
+  log.append(leafRecord, concatBytes(u32(part), leaf))
+  await log.flush()
+  await log.close()
+}
 
 /** To the nanosecond, which utimes of Node cannot. */
 function setTimeTo(file: string, ns: bigint): void {

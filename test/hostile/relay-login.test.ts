@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
 import {
   type Challenge,
+  concatBytes,
   type Identity,
   parseChallenge,
   proveLogin,
@@ -133,6 +134,14 @@ describe("logging in without the right", () => {
       const [status] = await outcome(alice.bundle.address, fields)
       expect(status).toBe(401)
     }
+  })
+
+  it("T45: a challenge that the relay did not make is refused although its minute and key are right", async () => {
+    const made = await challenge()
+    const minute = made.nonce.subarray(16, 20)
+    const forged = { ...made, nonce: concatBytes(random(16), minute, random(16)) }
+    const { fields } = proveLogin({ identity: alice, origin, challenge: forged })
+    expect(await outcome(alice.bundle.address, fields)).toEqual(refused)
   })
 
   it("T45: a challenge ages, and says so", async () => {

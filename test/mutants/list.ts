@@ -532,6 +532,22 @@ const serverMutants: readonly Mutant[] = [
     test: "what the relay keeps T01: no credential stands anywhere in the data folder or the log, in no spelling",
   },
   {
+    id: "extension-not-on-disk",
+    file: "server/uploads.ts",
+    find: "await blobs.saveUpload(wanted)",
+    replace: "",
+    testFile: "test/server/uploads.test.ts",
+    test: "uploads extending outlives the index",
+  },
+  {
+    id: "challenge-of-anybody",
+    file: "server/logins.ts",
+    find: "verifyChallengeNonce({ key: await challengeKey(minute), nonce: proof.nonce, e: proof.e })",
+    replace: "proof.nonce.length === 36",
+    testFile: "test/hostile/relay-login.test.ts",
+    test: "logging in without the right T45: a challenge that the relay did not make is refused although its minute and key are right",
+  },
+  {
     id: "relay-does-not-check-the-manifest",
     file: "server/finishing.ts",
     find: "if (!equalBytes(manifest.digest(), parsed.manifestHash)) {",
@@ -718,6 +734,14 @@ const clientMutants: readonly Mutant[] = [
     replace: "if (record === undefined) return entry.from",
     testFile: "test/hostile/client-changed-source.test.ts",
     test: "T50 a source changed by one byte while its sending was cut off in a part that the relay has is sent under fresh keys, and the user is told",
+  },
+  {
+    id: "any-leaf-for-a-known-part",
+    file: "client/upload-journal.ts",
+    find: "if (known !== undefined) return equalBytes(known, leaf)",
+    replace: "if (known !== undefined) return true",
+    testFile: "test/hostile/client-changed-source.test.ts",
+    test: "T50 a source changed by one byte while its sending was cut off in a way that neither its time nor its MACs show is found by the leaf that was written down before",
   },
   {
     id: "secrets-kept-after-receipt",

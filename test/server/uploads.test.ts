@@ -1,3 +1,5 @@
+import { rmSync } from "node:fs"
+import { join } from "node:path"
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
 import {
   encodeBearer,
@@ -225,10 +227,14 @@ describe("uploads", () => {
 
     it("outlives the index", async () => {
       const upload = await under.client.start([alice], 100_000)
-      await extend(upload, 300_000).expect(200)
-      under = await under.restart()
+      clock.advance(hourMs)
+      const extended = await extend(upload, 300_000).expect(200)
+      await under.relay.stop()
+      rmSync(join(under.folder, "index"), { recursive: true })
+      under = await openRelay({ folder: under.folder, ports: { clock } })
       const state = await under.client.get(`/v1/uploads/${upload.id}`, encodeBearer(upload.token))
-      expect(state.body.reserved_bytes).toBe(300_000)
+      expect(state.body).toMatchObject(extended.body)
+      await under.client.putPart(upload, 1, random(100_000)).expect(200)
     })
   })
 
