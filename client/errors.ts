@@ -108,6 +108,18 @@ export class DestinationExists extends Error {
   }
 }
 
+/** The destination, or a folder it should be in, is something else. Nothing was fetched. */
+export class DestinationNotFolder extends Error {
+  override readonly name: string = "DestinationNotFolder"
+  /** What is in the way. */
+  readonly path: string
+
+  constructor(path: string) {
+    super(`${path} is no folder, and a delivery is put into one; choose another destination`)
+    this.path = path
+  }
+}
+
 /** No room, either on this machine or at the relay. */
 export class DiskFull extends Error {
   override readonly name: string = "DiskFull"

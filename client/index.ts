@@ -16,6 +16,7 @@ export {
 export {
   DeliveryGone,
   DestinationExists,
+  DestinationNotFolder,
   DiskFull,
   Locked,
   NotARelay,

@@ -39,7 +39,7 @@ import {
   PartsSink,
   type Sender,
 } from "./delivery.js"
-import { DestinationExists, DiskFull, Untrustworthy } from "./errors.js"
+import { DestinationExists, DestinationNotFolder, DiskFull, Untrustworthy } from "./errors.js"
 import { type Placement, placeFiles, planUnits, segmentsOf, type Unit } from "./layout.js"
 import { checkWritable, existingNames, type OnExisting, placeAll, planPlacing } from "./placing.js"
 import { errorCode } from "./error-code.js"
@@ -265,11 +265,19 @@ async function makeFolder(folder: string): Promise<void> {
   try {
     await mkdir(folder, { recursive: true })
   } catch (error) {
-    if (errorCode(error) !== "EEXIST") throw error
-    throw Object.assign(new Error(`${folder} is a file, and a delivery is put into a folder`), {
-      code: "ENOTDIR",
-      path: folder,
-    })
+    if (!["EEXIST", "ENOTDIR"].includes(errorCode(error) ?? "")) throw error
+    throw new DestinationNotFolder(await firstThatIsThere(folder))
+  }
+}
+
+/** `folder`, or of the folders it is in the nearest that there is anything of the name of. */
+async function firstThatIsThere(folder: string): Promise<string> {
+  try {
+    await lstat(folder)
+    return folder
+  } catch (error) {
+    if (!["ENOENT", "ENOTDIR"].includes(errorCode(error) ?? "")) throw error
+    return firstThatIsThere(path.dirname(folder))
   }
 }
 

@@ -2,6 +2,7 @@
 import {
   DeliveryGone,
   DestinationExists,
+  DestinationNotFolder,
   DiskFull,
   Locked,
   NotARelay,
@@ -137,6 +138,12 @@ export const errorKinds: readonly ErrorKind[] = [
     message: listing("nothing was put in place, because these exist already:", paths.map(showText)),
     remedy:
       "Choose another folder with -o DIR, or say --rename (keep both) or --overwrite (replace them).",
+  })),
+  kind(DestinationNotFolder, ({ path }) => ({
+    exit: exitCodes.failed,
+    code: "destination_not_folder",
+    message: `${showText(path)} is no folder, and -o names the folder that a delivery is put into`,
+    remedy: "Name another one with -o DIR; it is made if it is not there.",
   })),
   kind(DiskFull, ({ message, machine }) => ({
     exit: exitCodes.full,

@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs"
 import path from "node:path"
-import type { Inbox, InboxRow, ReceiveResult } from "../index.js"
+import { DestinationNotFolder, type Inbox, type InboxRow, type ReceiveResult } from "../index.js"
 import type { ReceiveRequest } from "./command-line.js"
 import { showCount, showSize, showText } from "./display.js"
 import { NothingWaits, PartlyDone, UsageError } from "./errors.js"
@@ -73,7 +73,7 @@ function canBeReceived(row: InboxRow): boolean {
   return row.problem === undefined && row.duplicateOf === undefined && row.sender.kind !== "refused"
 }
 
-/** The others would meet the same: no relay, or no room. */
+/** The others would meet the same: no relay, or no room; and so with a destination that is no folder. */
 const concernsAll = new Set<ExitCode>([exitCodes.unreachable, exitCodes.full])
 
 interface OneDelivery {
@@ -106,7 +106,8 @@ async function receiveOne(one: OneDelivery): Promise<string | undefined> {
     })
   } catch (error) {
     const { message, code, exit } = explainFailure(error)
-    if (one.isOnly || work.signal.aborted || concernsAll.has(exit)) throw error
+    const isAboutAll = concernsAll.has(exit) || error instanceof DestinationNotFolder
+    if (one.isOnly || work.signal.aborted || isAboutAll) throw error
     output.event("not_received", { id, error: { code, message, exit } })
     return `${id}: ${message}`
   }

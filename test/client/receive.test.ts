@@ -15,6 +15,7 @@ import path from "node:path"
 import { describe, expect, onTestFinished, test, vi } from "vitest"
 import {
   DestinationExists,
+  DestinationNotFolder,
   Locked,
   type ProgressEvent,
   type ReceiveOptions,
@@ -215,7 +216,7 @@ describe("a destination", () => {
   test("that is a file is told to be one", async () => {
     const { into, receive } = await make()
     writeFileSync(into, "a file")
-    await expect(receive()).rejects.toThrow(`${into} is a file`)
+    await expect(receive()).rejects.toThrow(`${into} is no folder`)
   })
 
   test.each([0, 1])(
@@ -243,9 +244,9 @@ describe("a destination", () => {
   test("that cannot be made says so at once", async () => {
     const { into, receive, setting } = await make()
     writeFileSync(into, "a file")
-    await expect(receive({ into: path.join(into, "below") })).rejects.toMatchObject({
-      code: "ENOTDIR",
-    })
+    for (const destination of [into, path.join(into, "below", "that")]) {
+      await expect(receive({ into: destination })).rejects.toEqual(new DestinationNotFolder(into))
+    }
     expect(setting.relay.asked.filter(isBody)).toEqual([])
   })
 })

@@ -319,6 +319,22 @@ describe("bad pickups", () => {
     expect(readdirSync(into)).toHaveLength(3)
   })
 
+  it("a destination that is a file ends with 1 and words about -o, and nothing is fetched", async () => {
+    const id = await sendOne()
+    await sendOne()
+    const file = inFolder("no folder")
+    writeFileSync(file, "mine")
+    for (const which of [id, "--all"]) {
+      for (const into of [file, path.join(file, "below")]) {
+        const ended = await workshop.run("recipient", ["receive", which, "-o", into])
+        expectFailure(ended, 1, `${file} is no folder`)
+        expect(ended.stderr.match(/-o names the folder/g)).toHaveLength(1)
+        expect(ended.stderr).toContain("Name another one with -o DIR")
+      }
+    }
+    expect(readFileSync(file, "utf8")).toBe("mine")
+  })
+
   it("a delivery that was taken, discarded or never was ends with 3", async () => {
     const taken = await sendOne()
     const receive = (id: string, into: string) =>
