@@ -130,6 +130,24 @@ export async function createLog(file: string, magic: string): Promise<AppendLog>
   return new AppendLog(handle, start.length)
 }
 
+/** The whole records of a log that may be somebody else's at this moment: it is only looked at. */
+export async function readLog(file: string, magic: string): Promise<LogRecord[] | undefined> {
+  const bytes = await readIfThere(file)
+  const start = utf8(magic)
+  if (bytes === undefined || !equalBytes(bytes.subarray(0, start.length), start)) return undefined
+  return wholeRecords(bytes, start.length).records
+}
+
+async function readIfThere(file: string): Promise<Uint8Array | undefined> {
+  try {
+    return await readFile(file)
+  } catch (error) {
+    const code = errorCode(error)
+    if (code === "ENOENT" || code === "ENOTDIR") return undefined
+    throw error
+  }
+}
+
 /**
  * The whole records of a log, and the log ready for more; undefined when there is none, or when it is
  * of another kind or version.
@@ -138,16 +156,9 @@ export async function reopenLog(
   file: string,
   magic: string,
 ): Promise<{ log: AppendLog; records: LogRecord[] } | undefined> {
-  let bytes: Uint8Array
-  try {
-    bytes = await readFile(file)
-  } catch (error) {
-    const code = errorCode(error)
-    if (code === "ENOENT" || code === "ENOTDIR") return undefined
-    throw error
-  }
+  const bytes = await readIfThere(file)
   const start = utf8(magic)
-  if (!equalBytes(bytes.subarray(0, start.length), start)) return undefined
+  if (bytes === undefined || !equalBytes(bytes.subarray(0, start.length), start)) return undefined
   const { records, end } = wholeRecords(bytes, start.length)
   const handle = await open(file, constants.O_RDWR | constants.O_NOFOLLOW)
   await handle.truncate(end)

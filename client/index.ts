@@ -40,6 +40,7 @@ export {
   forgetSent,
   listSent,
   revokeDelivery,
+  sentIds,
   type SentOptions,
   type SentRecord,
 } from "./sent.js"

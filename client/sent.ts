@@ -14,11 +14,17 @@ import {
 } from "../protocol/index.js"
 import { DeliveryGone, Untrustworthy } from "./errors.js"
 import { errorCode } from "./error-code.js"
-import { makePrivateFolder, placePrivateFile, replacePrivateFile } from "./private-files.js"
+import {
+  makePrivateFolder,
+  placePrivateFile,
+  replacePrivateFile,
+  syncFolder,
+} from "./private-files.js"
 import type { CallOptions } from "./progress.js"
 import { callOf } from "./relay.js"
 import { RelayClient } from "./relay-client.js"
-import type { ClientState } from "./state.js"
+import { type ClientState, takeLock } from "./state.js"
+import { uploadOf } from "./upload-journal.js"
 
 export interface SentRecord {
   readonly id: string
@@ -78,18 +84,16 @@ export async function keepSent(
   await replacePrivateFile(file, content)
 }
 
+/** Of everything that was sent from here and not forgotten, in no order; damaged records count. */
+export async function sentIds(state: ClientState): Promise<string[]> {
+  return (await namesIn(folderOf(state))).filter((name) => /^[0-9a-f]{32}$/.test(name))
+}
+
 /** Oldest first. */
 export async function listSent(state: ClientState): Promise<SentRecord[]> {
-  let names: string[]
-  try {
-    names = await readdir(folderOf(state))
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return []
-    throw error
-  }
   const records: SentRecord[] = []
-  for (const name of names.filter((name) => /^[0-9a-f]{32}$/.test(name))) {
-    const { deleteCapability: _, ...record } = await readSent(state, name)
+  for (const id of await sentIds(state)) {
+    const { deleteCapability: _, ...record } = await readSent(state, id)
     records.push(record)
   }
   return records.sort((a, b) => a.acceptedMs - b.acceptedMs)
@@ -112,9 +116,51 @@ export async function revokeDelivery(options: SentOptions): Promise<void> {
   )
 }
 
-/** Erases the local record; the delivery stays at the relay, out of this client's reach. */
-export async function forgetSent(options: { id: string; state: ClientState }): Promise<void> {
-  await rm(fileOf(options.state, options.id), { force: true })
+/**
+ * Erases the local record: receipts, capability, and the journal with its secrets if a crash left one.
+ * The delivery stays at the relay, out of this client's reach. False when nothing was known of it.
+ */
+export async function forgetSent(options: { id: string; state: ClientState }): Promise<boolean> {
+  const { id, state } = options
+  // The journal first: the record is what another run would find it by.
+  const forgotJournal = await forgetJournal(id, path.join(state.folder, "uploads"))
+  return (await erase(fileOf(state, id))) || forgotJournal
+}
+
+async function forgetJournal(id: string, folder: string): Promise<boolean> {
+  let forgot = false
+  for (const name of await namesIn(folder)) {
+    const file = path.join(folder, name)
+    if (!/^[0-9a-f]{32}$/.test(name) || (await uploadOf(file)) !== id) continue
+    const lock = await takeLock(`${file}.lock`, "sending this")
+    try {
+      forgot = await erase(file)
+    } finally {
+      await lock.release()
+    }
+  }
+  return forgot
+}
+
+/** Durable when this ends: what was forgotten does not come back with the power. */
+async function erase(file: string): Promise<boolean> {
+  try {
+    await rm(file)
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return false
+    throw error
+  }
+  await syncFolder(path.dirname(file))
+  return true
+}
+
+async function namesIn(folder: string): Promise<string[]> {
+  try {
+    return await readdir(folder)
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return []
+    throw error
+  }
 }
 
 async function askAsSender<T>(
@@ -157,7 +203,12 @@ async function readSent(state: ClientState, id: string): Promise<StoredRecord> {
   } catch (error) {
     throw new FormatError("sent record", `${fileOf(state, id)} is damaged`, { cause: error })
   }
-  return parseStored(value)
+  try {
+    return parseStored(value)
+  } catch (error) {
+    if (!(error instanceof FormatError)) throw error
+    throw new FormatError("sent record", `${fileOf(state, id)} is damaged`, { cause: error })
+  }
 }
 
 function parseStored(value: unknown): StoredRecord {

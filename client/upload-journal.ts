@@ -23,7 +23,7 @@ import {
   u64,
   utf8,
 } from "../protocol/index.js"
-import { AppendLog, createLog, type LogRecord, reopenLog } from "./append-log.js"
+import { AppendLog, createLog, type LogRecord, readLog, reopenLog } from "./append-log.js"
 import type { ScannedEntry } from "./scan.js"
 
 const magic = "KNHUPL1\n"
@@ -268,6 +268,13 @@ export async function reopenUploadJournal(
     if (error instanceof FormatError) return { kind: "none" }
     throw error
   }
+}
+
+/** The upload that a journal is about, whoever is writing to it; undefined before the relay named one. */
+export async function uploadOf(file: string): Promise<string | undefined> {
+  const records = await readLog(file, magic)
+  const started = records?.find(({ type }) => type === types.upload)
+  return started && parseStarted(started.payload).id
 }
 
 export async function removeJournal(file: string | undefined): Promise<void> {

@@ -63,7 +63,7 @@ export interface ReceiveRequest extends WithOutput, IdentityChoice {
 }
 
 export interface SentRequest extends WithOutput {
-  readonly command: "status" | "revoke"
+  readonly command: "status" | "revoke" | "forget"
   readonly id: string
 }
 
@@ -331,6 +331,7 @@ ${help.examples.map((line) => `  ${line}`).join("\n")}`,
   const sent = [
     { command: "status", summary: "say whether a delivery you sent waits, was taken or expired" },
     { command: "revoke", summary: "delete a delivery you sent, for all its recipients" },
+    { command: "forget", summary: "erase what is kept here of a delivery you sent" },
   ] as const
   for (const { command, summary } of sent) {
     addOutput(

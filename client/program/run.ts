@@ -107,6 +107,10 @@ async function perform(request: ClientRequest, context: Context): Promise<void> 
       const { revoke } = await import("./sent.js")
       return revoke(request, context)
     }
+    case "forget": {
+      const { forget } = await import("./forget.js")
+      return forget(request, context)
+    }
     case "discard": {
       const { discard } = await import("./discard.js")
       return discard(request, context)

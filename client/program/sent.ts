@@ -1,4 +1,4 @@
-import { DeliveryGone, deliveryStatus, listSent, openState, revokeDelivery } from "../index.js"
+import { DeliveryGone, deliveryStatus, openState, revokeDelivery, sentIds } from "../index.js"
 import type { ClientState, DeliveryStatus } from "../index.js"
 import type { SentRequest } from "./command-line.js"
 import { isoTime, showTime } from "./display.js"
@@ -59,23 +59,19 @@ async function askStatus(
     return await deliveryStatus({ id, state, ...work })
   } catch (error) {
     if (!(error instanceof DeliveryGone)) throw error
-    if ((await listSent(state)).some((sent) => sent.id === id)) throw error
+    if ((await sentIds(state)).includes(id)) throw error
     throw notSentHere(id)
   }
 }
 
-async function findSent(written: string, state: ClientState): Promise<string> {
+export async function findSent(written: string, state: ClientState): Promise<string> {
   if (isWholeId(written)) return written
-  const sent = await listSent(state)
-  const id = completeId(
-    written,
-    sent.map((record) => record.id),
-  )
+  const id = completeId(written, await sentIds(state))
   if (id === undefined) throw notSentHere(written)
   return id
 }
 
-function notSentHere(id: string): DeliveryGone {
+export function notSentHere(id: string): DeliveryGone {
   return new DeliveryGone(
     id,
     "unknown",

@@ -150,6 +150,27 @@ describe("a delivery", () => {
     expect(await listSent(state)).toEqual([])
   })
 
+  test("is forgotten together with the journal that a crash behind its receipt left", async () => {
+    const setting = await makeSetting()
+    const aside = path.join(setting.folder, "aside")
+    let journal = ""
+    setting.relay.change = (asked, answer) => {
+      if (isFinish(asked)) {
+        journal = found(journals(setting).find((name) => !name.endsWith(".lock")))
+        copyFileSync(journal, aside)
+      }
+      return answer
+    }
+    const { id } = await setting.send(aFile(setting))
+    copyFileSync(aside, journal)
+    const state = setting.sender
+    expect(await forgetSent({ id: "0".repeat(32), state })).toBe(false)
+    expect(journals(setting)).toEqual([journal])
+    expect(await forgetSent({ id, state })).toBe(true)
+    expect(journals(setting)).toEqual([])
+    expect(await forgetSent({ id, state })).toBe(false)
+  })
+
   test("whose receipt is of another key is not believed", async () => {
     const setting = await makeSetting()
     setting.relay.change = (asked, answer) => {

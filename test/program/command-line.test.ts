@@ -82,6 +82,7 @@ describe("the command line", () => {
     expect(parse("inbox --json")).toMatchObject({ command: "inbox", output: { json: true } })
     expect(parse(`status ${id}`)).toEqual({ command: "status", id, output: plain })
     expect(parse(`revoke ${id}`)).toEqual({ command: "revoke", id, output: plain })
+    expect(parse(`forget ${id}`)).toEqual({ command: "forget", id, output: plain })
     expect(parse(`discard ${id}`)).toMatchObject({ command: "discard", id })
     expect(parse("relay --listen 127.0.0.1:0 x")).toEqual({
       command: "relay",
@@ -154,7 +155,7 @@ describe("the command line", () => {
   it("helps on one screen, with examples", () => {
     for (const command of [
       "",
-      ..."init address send inbox receive status revoke discard".split(" "),
+      ..."init address send inbox receive status revoke forget discard".split(" "),
     ]) {
       const request = parse(`${command} --help`.trim())
       if (request.command !== "help") throw new Error(`${command}: no help`)
