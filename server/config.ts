@@ -1,7 +1,24 @@
-// The relay's settings: one table, from which flags, environment and help are all made. `loadConfig` is
-// pure and reports every problem at once.
-import { join } from "node:path"
-import { GIB, hostOf, KIB, maxBodyBytes, MIB, relayDefaults } from "../protocol/index.js"
+// The relay's settings: one table, from which flags, environment, file, help and docs/operating.md are
+// all made or held. Everything that is wrong is reported at once.
+import { readFileSync } from "node:fs"
+import { isAbsolute, join } from "node:path"
+import { GIB, KIB, maxBodyBytes, MIB, relayDefaults } from "../protocol/index.js"
+import { parseConfigFile } from "./config-file.js"
+import { editDistance, nearestName } from "./nearest-name.js"
+import {
+  choice,
+  count,
+  duration,
+  file,
+  folder,
+  type Kind,
+  listenAddress,
+  type ListenAddress,
+  origin,
+  size,
+} from "./setting-kinds.js"
+
+export type { ListenAddress } from "./setting-kinds.js"
 
 export interface RelayConfig {
   readonly listen: ListenAddress
@@ -18,13 +35,6 @@ export interface RelayConfig {
   readonly requestBytes: number
 }
 
-export interface ListenAddress {
-  /** A host name or address, IPv6 without brackets. */
-  readonly host: string
-  /** 0 lets the system choose. */
-  readonly port: number
-}
-
 /** Offered where no proxy is in between: a relay that only this machine reaches, by loopback. */
 const directRequestBytes = 4 * MIB
 
@@ -39,7 +49,7 @@ export class ConfigError extends Error {
   }
 }
 
-/** One setting, as help shows it. */
+/** One setting, as help and documents show it. */
 export interface ConfigSetting {
   /** What `flags` holds it by. */
   readonly name: string
@@ -50,197 +60,313 @@ export interface ConfigSetting {
   readonly repeatable: boolean
   readonly meaning: string
   readonly defaultText: string
+  /** What values are taken. */
+  readonly bounds: string
 }
 
 export interface ConfigSources {
-  /** By `name`; a repeatable one may have several values. */
+  /** By `name`, or by what was written where there is no such flag; a repeatable one may have several values. */
   readonly flags: Readonly<Record<string, string | readonly string[] | undefined>>
   readonly env: Readonly<Record<string, string | undefined>>
+  /** Reads the file of settings; the system's, unless given. */
+  readonly readFile?: (path: string) => string
 }
 
 interface Setting<T> extends ConfigSetting {
-  /** Throws an Error whose message says what is wanted. */
-  parse(text: string): T
+  readonly kind: Kind<T>
+  /** The values in use: none where there is no fixed one. */
+  readonly of: (config: RelayConfig) => readonly T[]
 }
 
 function setting<T>(
+  flag: string,
+  kind: Kind<T>,
   text: {
-    readonly name: string
-    readonly flag: string
-    readonly env: string
     readonly meaning: string
     readonly defaultText: string
     readonly repeatable?: boolean
+    readonly env?: string
+    readonly of: (config: RelayConfig) => readonly T[]
   },
-  parse: (text: string) => T,
 ): Setting<T> {
-  const [flag = "", value = ""] = text.flag.split(" ")
-  return { ...text, flag, value, repeatable: text.repeatable ?? false, parse }
+  const words = flag.split("-")
+  const [first = "", ...others] = words
+  return {
+    env: `KNOTHOLE_${words.join("_").toUpperCase()}`,
+    repeatable: false,
+    ...text,
+    name: first + others.map((word) => `${word.charAt(0).toUpperCase()}${word.slice(1)}`).join(""),
+    flag: `--${flag}`,
+    kind,
+    value: kind.form,
+    bounds: kind.bounds,
+  }
 }
 
-const dayMs = 86_400_000
+const most = Number.MAX_SAFE_INTEGER
 
 const settings = {
-  listen: setting(
-    {
-      name: "listen",
-      flag: "--listen HOST:PORT",
-      env: "KNOTHOLE_LISTEN",
-      meaning: "where to listen",
-      defaultText: "127.0.0.1:8787",
-    },
-    parseListen,
-  ),
-  dataFolder: setting(
-    {
-      name: "data",
-      flag: "--data DIR",
-      env: "KNOTHOLE_DATA",
-      meaning: "where everything is kept",
-      defaultText: "the XDG data folder, knothole/relay",
-    },
-    parsePath,
-  ),
-  publicOrigins: setting(
-    {
-      name: "publicUrl",
-      flag: "--public-url URL",
-      env: "KNOTHOLE_PUBLIC_URL",
-      meaning: "a URL clients reach the relay by; may be given several times",
-      defaultText: "none",
-      repeatable: true,
-    },
-    parseOrigin,
-  ),
-  registration: setting(
-    {
-      name: "registration",
-      flag: "--registration open|closed",
-      env: "KNOTHOLE_REGISTRATION",
-      meaning: "whether anyone may open an inbox",
-      defaultText: "open only without a public URL that others reach",
-    },
-    parseRegistration,
-  ),
-  keepMs: setting(
-    {
-      name: "keep",
-      flag: "--keep DURATION",
-      env: "KNOTHOLE_KEEP",
-      meaning: "how long a delivery is kept, such as 14d or 12h; 30 days at most",
-      defaultText: "14d",
-    },
-    (text) => parseDuration(text, relayDefaults.keepMaxMs),
-  ),
-  deliveryBytes: setting(
-    {
-      name: "deliveryLimit",
-      flag: "--delivery-limit SIZE",
-      env: "KNOTHOLE_DELIVERY_LIMIT",
-      meaning: "the largest delivery; 64GiB at most",
-      defaultText: "10GiB",
-    },
-    (text) => parseSize(text, { least: 16 * KIB, most: maxBodyBytes }),
-  ),
-  inboxBytes: setting(
-    {
-      name: "inboxLimit",
-      flag: "--inbox-limit SIZE",
-      env: "KNOTHOLE_INBOX_LIMIT",
-      meaning: "what may wait in one inbox",
-      defaultText: "20GiB",
-    },
-    (text) => parseSize(text, { least: 16 * KIB, most: Number.MAX_SAFE_INTEGER }),
-  ),
-  inboxDeliveries: setting(
-    {
-      name: "inboxDeliveries",
-      flag: "--inbox-deliveries COUNT",
-      env: "KNOTHOLE_INBOX_DELIVERIES",
-      meaning: "how many deliveries may wait in one inbox",
-      defaultText: "1000",
-    },
-    (text) => parseCount(text, { least: 1, most: 1_000_000 }),
-  ),
-  diskHeadroomBytes: setting(
-    {
-      name: "diskHeadroom",
-      flag: "--disk-headroom SIZE",
-      env: "KNOTHOLE_DISK_HEADROOM",
-      meaning: "space on the disk that is never filled",
-      defaultText: "the larger of 5 % and 2GiB",
-    },
-    (text) => parseSize(text, { least: 0, most: Number.MAX_SAFE_INTEGER }),
-  ),
-  requestBytes: setting(
-    {
-      name: "requestSize",
-      flag: "--request-size SIZE",
-      env: "KNOTHOLE_REQUEST_SIZE",
-      meaning: "the largest request body offered to clients, 1MiB to 16MiB",
-      defaultText: "1MiB, which stock proxies let through; 4MiB without a public URL",
-    },
-    (text) => parseSize(text, { least: MIB, most: 16 * MIB }),
-  ),
+  configFile: setting("config", file, {
+    env: "KNOTHOLE_RELAY_CONFIG",
+    meaning: "a file with settings",
+    defaultText: "none",
+    of: () => [],
+  }),
+  listen: setting("listen", listenAddress, {
+    meaning: "where to listen",
+    defaultText: "127.0.0.1:8787",
+    of: ({ listen }) => [listen],
+  }),
+  dataFolder: setting("data", folder, {
+    meaning: "where everything is kept",
+    defaultText: "the XDG data folder, knothole/relay",
+    of: ({ dataFolder }) => [dataFolder],
+  }),
+  publicOrigins: setting("public-url", origin, {
+    meaning: "a URL clients reach the relay by; several may be given, the first is shown",
+    defaultText: "none",
+    repeatable: true,
+    of: ({ publicOrigins }) => publicOrigins,
+  }),
+  registration: setting("registration", choice("open", "closed"), {
+    meaning: "whether anyone may open an inbox",
+    defaultText: "open only without a public URL that others reach",
+    of: ({ registration }) => [registration],
+  }),
+  keepMs: setting("keep", duration({ least: 60_000, most: relayDefaults.keepMaxMs }), {
+    meaning: "how long a delivery is kept",
+    defaultText: "14d",
+    of: ({ keepMs }) => [keepMs],
+  }),
+  deliveryBytes: setting("delivery-limit", size({ least: 16 * KIB, most: maxBodyBytes }), {
+    meaning: "the largest delivery",
+    defaultText: "10GiB",
+    of: ({ deliveryBytes }) => [deliveryBytes],
+  }),
+  inboxBytes: setting("inbox-limit", size({ least: 16 * KIB, most }), {
+    meaning: "what may wait in one inbox",
+    defaultText: "20GiB",
+    of: ({ inboxBytes }) => [inboxBytes],
+  }),
+  inboxDeliveries: setting("inbox-deliveries", count({ least: 1, most: 1_000_000 }), {
+    meaning: "how many deliveries may wait in one inbox",
+    defaultText: "1000",
+    of: ({ inboxDeliveries }) => [inboxDeliveries],
+  }),
+  diskHeadroomBytes: setting("disk-headroom", size({ least: 0, most }), {
+    meaning: "space on the disk that is never filled",
+    defaultText: "the larger of 5 % and 2GiB",
+    of: ({ diskHeadroomBytes }) => (diskHeadroomBytes === undefined ? [] : [diskHeadroomBytes]),
+  }),
+  requestBytes: setting("request-size", size({ least: MIB, most: 16 * MIB }), {
+    meaning: "the largest request body offered to clients",
+    defaultText: "1MiB, which stock proxies take; 4MiB without a public URL",
+    of: ({ requestBytes }) => [requestBytes],
+  }),
 } as const
 
 export const configSettings: readonly ConfigSetting[] = Object.values(settings)
 
-/** Flags win over the environment, which wins over the defaults. Throws ConfigError. */
+/** Flags win over the environment, that over the file, that over the defaults. Throws ConfigError. */
 export function loadConfig(sources: ConfigSources): RelayConfig {
-  const problems: string[] = []
+  return resolve(sources).config
+}
 
-  function all<T>(one: Setting<T>): T[] {
-    const flag = sources.flags[one.name]
-    const env = sources.env[one.env]
-    const fromEnv = env === undefined || env === "" ? [] : one.repeatable ? env.split(/\s+/) : [env]
-    const texts = flag === undefined ? fromEnv : typeof flag === "string" ? [flag] : flag
-    const source = flag === undefined ? one.env : one.flag
-    return texts.flatMap((text) => {
-      try {
-        return [one.parse(text)]
-      } catch (error) {
-        const reason = error instanceof Error ? error.message : String(error)
-        problems.push(`${source} ${JSON.stringify(text)}: ${reason}`)
-        return []
-      }
-    })
-  }
-  const last = <T>(one: Setting<T>): T | undefined => all(one).at(-1)
+/** The settings in use as a file of settings, each under a comment that says where it is from. Throws ConfigError. */
+export function showConfig(sources: ConfigSources): string {
+  const { config, given } = resolve(sources)
+  // A file cannot name another.
+  const { configFile: _, ...others } = settings
+  const sections = Object.values(others).map((one) => {
+    const source = given.source(one)
+    const values = encodeValues<unknown>(one, config)
+    if (values.length === 0) return `# ${one.env}: ${one.defaultText} (${source})\n`
+    return `# ${source}\n${one.env}=${values.join(" ")}\n`
+  })
+  return sections.join("\n")
+}
+
+function encodeValues<T>({ kind, of }: Setting<T>, config: RelayConfig): string[] {
+  return of(config).map((value) => kind.encode(value))
+}
+
+function resolve(sources: ConfigSources): { readonly config: RelayConfig; readonly given: Given } {
+  const given = new Given(sources)
+  const last = <T>(one: Setting<T>): T | undefined => given.values(one).at(-1)
 
   const listen = last(settings.listen) ?? { host: "127.0.0.1", port: 8787 }
   const dataFolder = last(settings.dataFolder) ?? defaultDataFolder(sources.env)
   if (dataFolder === undefined) {
-    problems.push("--data: there is no home folder to put the relay's data in, so say where")
+    given.problem("--data: there is no home folder to put the relay's data in, so say where")
   }
-  const publicOrigins = all(settings.publicOrigins)
+  const publicOrigins = given.values(settings.publicOrigins)
   if (publicOrigins.length === 0 && !isLoopbackHost(listen.host)) {
-    problems.push(
+    given.problem(
       "--public-url: other machines can reach the relay, so it has to know by what URL, or nobody could log in",
     )
   }
   const isLocal =
     publicOrigins.length > 0 ? publicOrigins.every(isLoopbackOrigin) : isLoopbackHost(listen.host)
+  const deliveryBytes = last(settings.deliveryBytes)
+  const inboxBytes = last(settings.inboxBytes)
+  if (deliveryBytes !== undefined && inboxBytes !== undefined && deliveryBytes > inboxBytes) {
+    given.problem("--delivery-limit: more than --inbox-limit, so the largest would fit no inbox")
+  }
   const config = {
     listen,
     dataFolder: dataFolder ?? "",
-    publicOrigins,
+    publicOrigins: [...new Set(publicOrigins)],
     registration: last(settings.registration) ?? (isLocal ? "open" : "closed"),
     keepMs: last(settings.keepMs) ?? relayDefaults.keepMs,
-    deliveryBytes: last(settings.deliveryBytes) ?? relayDefaults.deliveryBytes,
-    inboxBytes: last(settings.inboxBytes) ?? relayDefaults.inboxBytes,
+    deliveryBytes: deliveryBytes ?? relayDefaults.deliveryBytes,
+    inboxBytes: inboxBytes ?? relayDefaults.inboxBytes,
     inboxDeliveries: last(settings.inboxDeliveries) ?? relayDefaults.inboxDeliveries,
     diskHeadroomBytes: last(settings.diskHeadroomBytes),
     requestBytes:
       last(settings.requestBytes) ??
       (publicOrigins.length === 0 ? directRequestBytes : relayDefaults.requestBytes),
   }
-  const known = new Set(configSettings.map(({ name }) => name))
-  for (const name of Object.keys(sources.flags)) {
-    if (!known.has(name)) problems.push(`${name}: not a setting of the relay`)
+  given.throwProblems()
+  return { config, given }
+}
+
+interface Written {
+  /** Where it was written, for messages. */
+  readonly where: string
+  readonly texts: readonly string[]
+}
+
+/** What was given, by whom; and everything that is wrong with it, as it is asked for. */
+class Given {
+  readonly #sources: ConfigSources
+  readonly #file: ReadonlyMap<string, Written>
+  readonly #problems: string[] = []
+
+  constructor(sources: ConfigSources) {
+    this.#sources = sources
+    this.#checkNames()
+    const path = this.values(settings.configFile).at(-1)
+    this.#file = path === undefined ? new Map() : this.#readFile(path)
   }
-  if (problems.length > 0) throw new ConfigError(problems)
-  return config
+
+  problem(problem: string): void {
+    this.#problems.push(problem)
+  }
+
+  throwProblems(): void {
+    if (this.#problems.length > 0) throw new ConfigError(this.#problems)
+  }
+
+  /** Where the values come from. */
+  source(one: ConfigSetting): string {
+    return this.#find(one)?.where ?? "default"
+  }
+
+  /** What was given, parsed; what cannot be is a problem. */
+  values<T>(one: Setting<T>): T[] {
+    const { where, texts } = this.#find(one) ?? { where: "", texts: [] }
+    return texts.flatMap((text) => {
+      try {
+        return [one.kind.parse(text)]
+      } catch (error) {
+        const reason = error instanceof Error ? error.message : String(error)
+        this.problem(`${where} ${JSON.stringify(text)}: ${reason}`)
+        return []
+      }
+    })
+  }
+
+  #find(one: ConfigSetting): Written | undefined {
+    const flag = this.#sources.flags[one.name]
+    if (flag !== undefined) {
+      return { where: one.flag, texts: typeof flag === "string" ? [flag] : flag }
+    }
+    const texts = splitValue(one, this.#sources.env[one.env] ?? "")
+    if (texts.length > 0) return { where: one.env, texts }
+    return one.name === settings.configFile.name ? undefined : this.#file.get(one.env)
+  }
+
+  #checkNames(): void {
+    const { flags, env } = this.#sources
+    const names = new Set(configSettings.map(({ name }) => name))
+    for (const name of Object.keys(flags)) {
+      if (!names.has(name)) {
+        this.problem(
+          unknownName(
+            name,
+            configSettings.map(({ flag }) => flag),
+          ),
+        )
+      }
+    }
+    // The client's variables are there as well, so only what is nearly the name of one of the relay's
+    // can be told to be wrong.
+    const variables = configSettings.map(({ env }) => env)
+    for (const name of Object.keys(env)) {
+      if (!name.startsWith("KNOTHOLE_") || variables.includes(name)) continue
+      if (variables.some((one) => editDistance(name, one) <= mistypedLetters)) {
+        this.problem(unknownName(name, variables))
+      }
+    }
+  }
+
+  #readFile(path: string): Map<string, Written> {
+    const found = new Map<string, Written>()
+    let text: string
+    try {
+      text = (this.#sources.readFile ?? readConfigFile)(path)
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error)
+      this.problem(`--config ${JSON.stringify(path)}: cannot be read: ${reason}`)
+      return found
+    }
+    const { entries, problems } = parseConfigFile(text)
+    for (const { line, problem } of problems) this.problem(`${path}, line ${line}: ${problem}`)
+    for (const { name, value, line } of entries) {
+      const one = configSettings.find(({ env }) => env === name)
+      const where = `${path}, line ${line}: ${name}`
+      if (one === undefined) {
+        this.problem(
+          `${path}, line ${line}: ${unknownName(
+            name,
+            configSettings.map(({ env }) => env),
+          )}`,
+        )
+      } else if (one.name === settings.configFile.name) {
+        this.problem(`${where}: one file cannot name another`)
+      } else if (found.has(name)) {
+        this.problem(`${where}: stands there twice`)
+      } else if (isPathSetting(one) && value !== "" && !isAbsolute(value)) {
+        this.problem(`${where}: not an absolute path, which a file needs`)
+      } else {
+        const texts = splitValue(one, value)
+        if (texts.length > 0) found.set(name, { where, texts })
+      }
+    }
+    return found
+  }
+}
+
+/** A letter left out, doubled, wrong, or two of them swapped. */
+const mistypedLetters = 2
+
+function unknownName(name: string, known: readonly string[]): string {
+  const nearest = nearestName(name, known)
+  return `${name}: not a setting of the relay${nearest === undefined ? "" : `; did you mean ${nearest}?`}`
+}
+
+/** An empty value counts as none. */
+function splitValue({ repeatable }: ConfigSetting, text: string): string[] {
+  if (text.trim() === "") return []
+  return repeatable ? text.trim().split(/\s+/) : [text]
+}
+
+function isPathSetting({ value }: ConfigSetting): boolean {
+  return value === file.form || value === folder.form
+}
+
+function readConfigFile(path: string): string {
+  return readFileSync(path, "utf8")
 }
 
 /** The origins of a relay that listens on loopback: no other machine can be meant by them. */
@@ -265,81 +391,9 @@ function isLoopbackOrigin(origin: string): boolean {
 function defaultDataFolder(env: ConfigSources["env"]): string | undefined {
   const { KNOTHOLE_HOME, XDG_DATA_HOME, HOME } = env
   if (KNOTHOLE_HOME) return join(KNOTHOLE_HOME, "relay")
-  if (XDG_DATA_HOME) return join(XDG_DATA_HOME, "knothole", "relay")
+  // A relative one is to be ignored, as the XDG base directory specification says.
+  if (XDG_DATA_HOME && isAbsolute(XDG_DATA_HOME)) {
+    return join(XDG_DATA_HOME, "knothole", "relay")
+  }
   return HOME ? join(HOME, ".local", "share", "knothole", "relay") : undefined
-}
-
-function parseListen(text: string): ListenAddress {
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})$/.exec(text)
-  const port = Number(match?.[3])
-  const host = match?.[1] ?? match?.[2]
-  if (host === undefined || port > 65_535) {
-    throw new Error("not HOST:PORT, such as 127.0.0.1:8787 or [::1]:8787")
-  }
-  return { host, port }
-}
-
-function parsePath(text: string): string {
-  if (text === "" || text.includes("\0")) throw new Error("not a path")
-  return text
-}
-
-function parseOrigin(text: string): string {
-  let origin: string
-  try {
-    const url = new URL(text)
-    if (url.pathname !== "/" || url.search !== "" || url.hash !== "") throw new Error("more")
-    origin = url.origin
-  } catch (error) {
-    throw new Error("not a URL of scheme, host and port alone", { cause: error })
-  }
-  try {
-    hostOf(origin)
-  } catch (error) {
-    throw new Error("not https, nor http on loopback or .onion", { cause: error })
-  }
-  return origin
-}
-
-function parseRegistration(text: string): "open" | "closed" {
-  if (text !== "open" && text !== "closed") throw new Error("neither open nor closed")
-  return text
-}
-
-const durationUnits: Readonly<Record<string, number>> = {
-  m: 60_000,
-  h: 3_600_000,
-  d: dayMs,
-}
-
-function parseDuration(text: string, mostMs: number): number {
-  const [, count = "", unit = ""] = /^([0-9]{1,6})([mhd])$/.exec(text) ?? []
-  const ms = Number(count) * (durationUnits[unit] ?? 0)
-  if (ms < 60_000) throw new Error("not a duration such as 14d, 12h or 90m")
-  if (ms > mostMs) throw new Error(`more than ${mostMs / dayMs} days`)
-  return ms
-}
-
-const sizeUnits: Readonly<Record<string, number>> = { "": 1, KIB, MIB, GIB, TIB: 1024 * GIB }
-
-function parseSize(
-  text: string,
-  { least, most }: { readonly least: number; readonly most: number },
-): number {
-  const [whole, count = "", unit = ""] = /^([0-9]{1,15}) ?([KMGT]iB)?$/i.exec(text) ?? []
-  const bytes = Number(count) * (sizeUnits[unit.toUpperCase()] ?? Number.NaN)
-  if (whole === undefined) throw new Error("not a size such as 512MiB or 10GiB")
-  if (!(bytes >= least && bytes <= most)) throw new Error("out of range")
-  return bytes
-}
-
-function parseCount(
-  text: string,
-  { least, most }: { readonly least: number; readonly most: number },
-): number {
-  const count = Number(text)
-  if (!/^[0-9]{1,9}$/.test(text) || count < least || count > most) {
-    throw new Error(`not a number from ${least} to ${most}`)
-  }
-  return count
 }

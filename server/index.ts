@@ -7,6 +7,7 @@ export {
   type ConfigSources,
   type ListenAddress,
   loadConfig,
+  showConfig,
   type RelayConfig,
 } from "./config.js"
 export type { Disk, DiskFile, DiskSpace, FileFacts } from "./disk.js"

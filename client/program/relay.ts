@@ -9,10 +9,9 @@ import type { Environment } from "./settings.js"
 export interface RelayFace<Config> {
   readonly configSettings: readonly RelaySetting[]
   /** Throws `ConfigError` with everything that is wrong. */
-  readonly loadConfig: (sources: {
-    readonly flags: Readonly<Record<string, string | readonly string[] | undefined>>
-    readonly env: Environment
-  }) => Config
+  readonly loadConfig: (sources: RelaySources) => Config
+  /** The settings in use, each with where it is from. Throws as `loadConfig` does. */
+  readonly showConfig: (sources: RelaySources) => string
   readonly createRelay: (
     config: Config,
     ports: { readonly writeLog: (line: string) => void },
@@ -20,6 +19,11 @@ export interface RelayFace<Config> {
   readonly ConfigError: ErrorClass
   /** Of a data folder that cannot be used, saying what to do about it. */
   readonly DataFolderError: ErrorClass
+}
+
+export interface RelaySources {
+  readonly flags: Readonly<Record<string, string | readonly string[] | undefined>>
+  readonly env: Environment
 }
 
 type ErrorClass = abstract new (...args: never[]) => Error
@@ -57,15 +61,17 @@ export async function runRelay<Config>(
     stdout.write(parsed.text)
     return exitCodes.done
   }
+  const sources = { flags: parsed.flags, env }
+  if (parsed.kind === "print config") {
+    stdout.write(readConfig(face, () => face.showConfig(sources)))
+    return exitCodes.done
+  }
   // Listened for from the beginning: whoever starts a relay may stop it at any moment.
   const stopSignal = nextStopSignal()
   const log = new LogAfterGreeting((text) => stderr.write(text))
   try {
-    const relay = await begin(face, {
-      flags: parsed.flags,
-      env,
-      writeLog: (line) => log.write(line),
-    })
+    const config = readConfig(face, () => face.loadConfig(sources))
+    const relay = await begin(face, config, (line) => log.write(line))
     const { url } = await startRelay(relay)
     log.greet(`listening on ${url}\n`)
     await stopSignal
@@ -99,19 +105,28 @@ class LogAfterGreeting {
   }
 }
 
+function readConfig<Config, T>(face: RelayFace<Config>, read: () => T): T {
+  try {
+    return read()
+  } catch (error) {
+    throw error instanceof face.ConfigError ? unusableSettings(error) : error
+  }
+}
+
+function unusableSettings({ message }: Error): UsageError {
+  return new UsageError(
+    `the relay's settings cannot be used:\n${message}\n'knothole relay --help' shows how they are written.`,
+  )
+}
+
 async function begin<Config>(
   face: RelayFace<Config>,
-  options: { flags: RelayFlags; env: Environment; writeLog: (line: string) => void },
+  config: Config,
+  writeLog: (line: string) => void,
 ): Promise<RunningRelay> {
-  const { flags, env, writeLog } = options
   try {
-    return await face.createRelay(face.loadConfig({ flags, env }), { writeLog })
+    return await face.createRelay(config, { writeLog })
   } catch (error) {
-    if (error instanceof face.ConfigError) {
-      throw new UsageError(
-        `the relay's settings cannot be used:\n${error.message}\n'knothole relay --help' shows how they are written.`,
-      )
-    }
     if (error instanceof face.DataFolderError) throw new CannotStart(error.message)
     throw error
   }
@@ -150,7 +165,7 @@ function nextStopSignal(): Promise<void> {
 export type RelayFlags = Readonly<Record<string, string | readonly string[]>>
 
 type RelayArgs =
-  | { readonly kind: "flags"; readonly flags: RelayFlags }
+  | { readonly kind: "run" | "print config"; readonly flags: RelayFlags }
   | { readonly kind: "help"; readonly text: string }
 
 const helpWidth = 96
@@ -176,24 +191,34 @@ export function parseRelayArgs(
     .addHelpText(
       "after",
       `
-Each has a twin in the environment: --public-url is KNOTHOLE_PUBLIC_URL.
-
-Examples:
+Each has a twin in the environment and in the file: --public-url is KNOTHOLE_PUBLIC_URL.
+docs/operating.md says more about each. Examples:
   knothole relay
   knothole relay --listen 127.0.0.1:9000 --public-url https://drop.example.org`,
     )
   for (const setting of settings) command.addOption(optionFor(setting))
+  command.option("--print-config", "print the settings in use and where each is from, and end")
+  const unknown: string[] = []
   try {
-    command.parse(args, { from: "user" })
+    // Not `parse`, which would end at the first flag it does not know.
+    const read = command.parseOptions([...args])
+    if (read.unknown.includes("--help") || read.unknown.includes("-h")) {
+      command.outputHelp()
+      return { kind: "help", text }
+    }
+    const [extra] = read.operands
+    if (extra !== undefined) command.error(`relay takes no arguments, but was given '${extra}'`)
+    unknown.push(...read.unknown.filter((word) => word.startsWith("-")))
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error
-    if (error.exitCode === 0) return { kind: "help", text }
     throw new UsageError(
       `${error.message.replace(/^error: /, "")}\n'knothole relay --help' shows how it is written.`,
     )
   }
   // Each option collects texts, as optionFor says.
-  const values = command.opts<Record<string, string[] | undefined>>()
+  const { printConfig, ...values } = command.opts<
+    { readonly printConfig?: true } & Record<string, string[] | undefined>
+  >()
   const flags: Record<string, string | readonly string[]> = {}
   for (const setting of settings) {
     const given = values[attributeOf(setting)]
@@ -201,7 +226,9 @@ Examples:
     if (given === undefined || last === undefined) continue
     flags[setting.name] = setting.repeatable ? given : last
   }
-  return { kind: "flags", flags }
+  // The relay names these along with everything else that is wrong.
+  for (const word of unknown) flags[word.replace(/=.*$/s, "")] = []
+  return { kind: printConfig === true ? "print config" : "run", flags }
 }
 
 function optionFor({ flag, value, meaning, defaultText, repeatable }: RelaySetting): Option {

@@ -395,11 +395,27 @@ describe("the relay", () => {
     for (const words of ["--listen", "--keep", "KNOTHOLE_DELIVERY_LIMIT"]) {
       expect(bad.stderr).toContain(words)
     }
-    expect(await workshop.run("brief", ["relay", "--lisen", "x"])).toMatchObject({ code: 2 })
+    const mistyped = await workshop.run("brief", ["relay", "--lisen", "x", "--keep", "7"])
+    expect(mistyped).toMatchObject({ code: 2 })
+    expect(mistyped.stderr).toContain("did you mean --listen?")
+    expect(mistyped.stderr).toContain("--keep")
     const help = await workshop.run("brief", ["relay", "--help"])
     expect(help).toMatchObject({ code: 0, stderr: "" })
     expect(help.stdout).toContain("--public-url <URL>")
-    expect(help.stdout.trimEnd().split("\n").length).toBeLessThanOrEqual(34)
+    expect(help.stdout.trimEnd().split("\n").length).toBeLessThanOrEqual(40)
+  })
+
+  it("takes its settings from a file, and shows those in use without starting", async () => {
+    const file = inFolder("relay settings")
+    writeFileSync(file, `KNOTHOLE_KEEP=3d\nKNOTHOLE_LISTEN=127.0.0.1:1\n`)
+    const where = ["--listen", "127.0.0.1:2", "--data", inFolder("never made")]
+    const shown = await workshop.run("brief", ["relay", "--print-config", ...where], {
+      env: { KNOTHOLE_RELAY_CONFIG: file },
+    })
+    expect(shown).toMatchObject({ code: 0, stderr: "" })
+    expect(shown.stdout).toContain(`# ${file}, line 1: KNOTHOLE_KEEP\nKNOTHOLE_KEEP=3d\n`)
+    expect(shown.stdout).toContain("# --listen\nKNOTHOLE_LISTEN=127.0.0.1:2\n")
+    expect(existsSync(inFolder("never made"))).toBe(false)
   })
 
   it("ends with 1 where it cannot listen, or another relay has its folder", async () => {

@@ -1,6 +1,13 @@
 import { readFileSync } from "node:fs"
 import { describe, expect, it } from "vitest"
-import { ConfigError, configSettings, type ConfigSources, loadConfig } from "../../server/index.js"
+import { parseRelayArgs } from "../../client/program/relay.js"
+import {
+  ConfigError,
+  configSettings,
+  type ConfigSources,
+  loadConfig,
+  showConfig,
+} from "../../server/index.js"
 import { version } from "../../server/version.js"
 
 const home = { HOME: "/home/somebody" }
@@ -45,6 +52,8 @@ describe("the relay's settings", () => {
     expect(load({}, { ...home, KNOTHOLE_HOME: "/kh" }).dataFolder).toBe("/kh/relay")
     expect(load({}, { ...home, KNOTHOLE_DATA: "/d" }).dataFolder).toBe("/d")
     expect(load({ data: "/flag" }, { KNOTHOLE_DATA: "/d" }).dataFolder).toBe("/flag")
+    // The XDG specification has a relative one ignored.
+    expect(load({}, { ...home, XDG_DATA_HOME: "data" }).dataFolder).toBe(load().dataFolder)
     expect(problemsOf({ flags: {}, env: {} })).toEqual([expect.stringContaining("--data")])
   })
 
@@ -104,26 +113,123 @@ describe("the relay's settings", () => {
         deliveryLimit: "65GiB",
         requestSize: "512KiB",
         inboxDeliveries: "0",
-        unheardOf: "1",
+        "--inbox-limitt": [],
       },
-      env: { ...home, KNOTHOLE_INBOX_LIMIT: "lots" },
+      env: { ...home, KNOTHOLE_INBOX_LIMIT: "lots", KNOTHOLE_KEPE: "7d", KNOTHOLE_RELAY: "x" },
     })
-    expect(problems).toHaveLength(11)
+    expect(problems).toHaveLength(12)
     for (const [at, start] of [
+      "--inbox-limitt: not a setting of the relay; did you mean --inbox-limit?",
+      "KNOTHOLE_KEPE: not a setting of the relay; did you mean KNOTHOLE_KEEP?",
       "--listen",
       "--public-url",
       "--public-url",
       "--public-url",
-      "--registration",
-      "--keep",
       "--delivery-limit",
       "KNOTHOLE_INBOX_LIMIT",
+      "--registration",
+      "--keep",
       "--inbox-deliveries",
       "--request-size",
-      "unheardOf",
     ].entries()) {
-      expect(problems[at]).toMatch(new RegExp(`^${start}`))
+      expect(problems[at]?.slice(0, start.length)).toBe(start)
     }
+  })
+
+  it("that contradict one another are a problem", () => {
+    expect(problemsOf({ flags: { deliveryLimit: "2GiB", inboxLimit: "1GiB" }, env: home })).toEqual(
+      [expect.stringContaining("--delivery-limit: more than --inbox-limit")],
+    )
+  })
+
+  it("come from a file under their variables' names, which flags and environment win over", () => {
+    const text = [
+      "# a comment",
+      "; another",
+      "",
+      "KNOTHOLE_PUBLIC_URL=https://a.test  https://b.test",
+      'KNOTHOLE_DATA = "/srv/knot hole"',
+      "KNOTHOLE_KEEP='3d'",
+      "KNOTHOLE_INBOX_LIMIT=1GiB",
+      "KNOTHOLE_DELIVERY_LIMIT=",
+    ].join("\r\n")
+    const sources = {
+      flags: { config: "/etc/knothole", keep: "5d" },
+      env: { ...home, KNOTHOLE_INBOX_LIMIT: "2GiB", KNOTHOLE_KEEP: "4d" },
+      readFile: (path: string) => (path === "/etc/knothole" ? text : ""),
+    }
+    expect(loadConfig(sources)).toMatchObject({
+      publicOrigins: ["https://a.test", "https://b.test"],
+      dataFolder: "/srv/knot hole",
+      keepMs: 5 * 86_400_000,
+      inboxBytes: 2 * 1024 ** 3,
+      deliveryBytes: 10 * 1024 ** 3,
+    })
+    const byVariable = { flags: {}, env: { ...home, KNOTHOLE_RELAY_CONFIG: "/etc/knothole" } }
+    expect(loadConfig({ ...sources, ...byVariable }).keepMs).toBe(3 * 86_400_000)
+  })
+
+  it("in a file that cannot be right are all reported, with their lines", () => {
+    const text = [
+      "KNOTHOLE_LISTN=127.0.0.1:1",
+      "export KNOTHOLE_KEEP=1d",
+      "KNOTHOLE_DATA=relative",
+      "KNOTHOLE_KEEP=1d",
+      "KNOTHOLE_KEEP=2d",
+      "KNOTHOLE_RELAY_CONFIG=/other",
+      "KNOTHOLE_INBOX_LIMIT=1GiB\\",
+      "KNOTHOLE_REQUEST_SIZE=1KiB",
+    ].join("\n")
+    const flags = { config: "/f" }
+    const problems = problemsOf({ flags, env: home, readFile: () => text })
+    expect(problems).toEqual([
+      "/f, line 2: not NAME=VALUE, nor a comment",
+      "/f, line 7: KNOTHOLE_INBOX_LIMIT: a value has no quotes or backslashes in it",
+      "/f, line 1: KNOTHOLE_LISTN: not a setting of the relay; did you mean KNOTHOLE_LISTEN?",
+      "/f, line 3: KNOTHOLE_DATA: not an absolute path, which a file needs",
+      "/f, line 5: KNOTHOLE_KEEP: stands there twice",
+      "/f, line 6: KNOTHOLE_RELAY_CONFIG: one file cannot name another",
+      '/f, line 8: KNOTHOLE_REQUEST_SIZE "1KiB": not 1MiB to 16MiB',
+    ])
+    expect(problemsOf({ flags: { config: "/is/not/there" }, env: home })).toEqual([
+      expect.stringContaining('--config "/is/not/there": cannot be read: ENOENT'),
+    ])
+  })
+
+  it("are shown as a file that gives the same again, each with where it is from", () => {
+    const flags = { publicUrl: ["https://a.test", "https://b.test:444"], diskHeadroom: "0" }
+    const sources = { flags, env: { ...home, KNOTHOLE_KEEP: "90m" } }
+    const shown = showConfig(sources)
+    expect(shown).toContain("# KNOTHOLE_KEEP\nKNOTHOLE_KEEP=90m\n")
+    expect(shown).toContain(
+      "# --public-url\nKNOTHOLE_PUBLIC_URL=https://a.test https://b.test:444\n",
+    )
+    expect(shown).toContain("# default\nKNOTHOLE_LISTEN=127.0.0.1:8787\n")
+    const again = loadConfig({ flags: { config: "/f" }, env: {}, readFile: () => shown })
+    expect(again).toEqual(loadConfig(sources))
+  })
+
+  it("are what docs/operating.md lists, and the other way round", () => {
+    const page = readFileSync(new URL("../../docs/operating.md", import.meta.url), "utf8")
+    const rows = page.split("\n").filter((line) => line.startsWith("| `--"))
+    expect(rows).toEqual(
+      configSettings.map(
+        ({ flag, value, env, meaning, defaultText, bounds }) =>
+          `| \`${flag} ${value.replaceAll("|", "\\|")}\` | \`${env}\` | ${meaning} | ${defaultText} | ${bounds} |`,
+      ),
+    )
+  })
+
+  it("are what --help lists, and the other way round", () => {
+    const help = parseRelayArgs(configSettings, ["--help"])
+    if (help.kind !== "help") throw new Error("not help")
+    const text = help.text.replace(/\s+/g, " ")
+    for (const { flag, value, meaning, defaultText } of configSettings) {
+      expect(text).toContain(`${flag} <${value}> ${meaning} (default: ${defaultText})`)
+    }
+    const listed = help.text.match(/(?<=^ {2}(?:-h, )?)--[a-z-]+/gm)
+    const own = ["--print-config", "--help"]
+    expect(listed).toEqual([...configSettings.map(({ flag }) => flag), ...own])
   })
 
   it("each have a flag, a variable and a meaning of their own", () => {
