@@ -26,6 +26,11 @@ import type { Publishing } from "./publishing.js"
 
 const minuteMs = 60_000
 const leaseMs = 10 * minuteMs
+/**
+ * While an answer is on its way. By the clock and not by the request or the part: one request may ask
+ * for a whole body, and what takes a part is up to the recipient's line.
+ */
+const renewEveryMs = leaseMs / 2
 /** However long a download goes on, its delivery is gone this long after it expired. */
 const graceMs = 60 * minuteMs
 /** What a head's `as of` may run ahead of an entry that is accepted and not visible yet. */
@@ -56,8 +61,11 @@ export interface Deliveries {
     delivery: OwnDelivery,
     part: { readonly index: number; readonly leaf: Uint8Array },
   ): Promise<BlobReader>
-  /** Keeps the sweep away while a download goes on. */
-  renewLease(delivery: OwnDelivery): Promise<void>
+  /**
+   * Keeps the sweep away from now until the result is called, and ten minutes longer for the next
+   * request; but not for ever.
+   */
+  holdLease(delivery: OwnDelivery): Promise<() => void>
   /** For the holder of the delete capability. */
   status(id: DeliveryId, capability: Uint8Array): Promise<StatusReply>
   /** The recipient removes its own copy. */
@@ -194,6 +202,14 @@ export function createDeliveries(needs: DeliveriesNeeds): Deliveries {
     await endIfDone(commit.id)
   }
 
+  async function renewLease({ id, entry }: OwnDelivery): Promise<void> {
+    const now = nowMs()
+    // Long before expiry nothing would remove it anyway.
+    if (entry.expiresMs - now > leaseMs) return
+    const untilMs = Math.min(now + leaseMs, entry.expiresMs + graceMs)
+    await index.lease({ id, untilMs })
+  }
+
   return {
     async list(inbox, query, signal) {
       if (query.waitSeconds > 0) await waitForNews(inbox, query, signal)
@@ -215,12 +231,15 @@ export function createDeliveries(needs: DeliveriesNeeds): Deliveries {
 
     part: ({ id }, { index: at, leaf }) => orGone(blobs.openPart({ id, index: at, leaf }, "store")),
 
-    async renewLease({ id, entry }) {
-      const now = nowMs()
-      // Long before expiry nothing would remove it anyway.
-      if (entry.expiresMs - now > leaseMs) return
-      const untilMs = Math.min(now + leaseMs, entry.expiresMs + graceMs)
-      await index.lease({ id, untilMs })
+    async holdLease(delivery) {
+      await renewLease(delivery)
+      let cancel = clock.after(renewEveryMs, renew)
+      function renew(): void {
+        cancel = clock.after(renewEveryMs, renew)
+        // When one fails the lease before it still has time for another.
+        renewLease(delivery).catch(() => undefined)
+      }
+      return () => cancel()
     },
 
     async status(id, capability) {

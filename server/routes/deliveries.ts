@@ -62,8 +62,12 @@ export function deliveryRoutes(needs: DeliveryNeeds): Route[] {
         const id = parsePathId(pathParameter(req, "id"))
         const { inbox } = await logins.session(readBearer(req))
         const delivery = await deliveries.own(inbox, id)
-        await deliveries.renewLease(delivery)
-        await answer(delivery, req, res)
+        const release = await deliveries.holdLease(delivery)
+        try {
+          await answer(delivery, req, res)
+        } finally {
+          release()
+        }
       },
     }
   }

@@ -548,6 +548,14 @@ const serverMutants: readonly Mutant[] = [
     test: "logging in without the right T45: a challenge that the relay did not make is refused although its minute and key are right",
   },
   {
+    id: "lease-not-renewed",
+    file: "server/deliveries.ts",
+    find: "renewLease(delivery).catch(() => undefined)",
+    replace: "",
+    testFile: "test/server/deliveries.test.ts",
+    test: "deliveries lets one long request end, too, however slowly its answer is read, within an hour of expiry",
+  },
+  {
     id: "relay-does-not-check-the-manifest",
     file: "server/finishing.ts",
     find: "if (!equalBytes(manifest.digest(), parsed.manifestHash)) {",

@@ -1,3 +1,5 @@
+import { once } from "node:events"
+import { get, type IncomingMessage } from "node:http"
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
 import {
   encodeBearer,
@@ -224,6 +226,31 @@ describe("deliveries", () => {
     const page = await client.list(session)
     expect(page.entries).toEqual([])
     expect(page.floor.seq).toBe(1)
+  })
+
+  it("lets one long request end, too, however slowly its answer is read, within an hour of expiry", async () => {
+    // More than the connection takes on its own while nobody reads.
+    const large = makeDelivery([alice], { bodyLength: 32 * 1024 ** 2 })
+    const { id } = await under.client.send(large)
+    clock.advance(14 * dayMs - 15 * minuteMs)
+    session = await under.client.login(alice)
+    const alarms = clock.waiting
+    const { url } = await under.relay.start()
+    const asked = get(`${url}/v1/deliveries/${id}/body`, { headers: { authorization: session } })
+    const answer: IncomingMessage = (await once(asked, "response"))[0]
+    const received: Buffer[] = []
+    const chunks = answer.iterator({ destroyOnReturn: false })
+    for (let minutes = -15; minutes < 55; minutes += 5) {
+      clock.advance(5 * minuteMs)
+      await under.relay.sweep()
+      received.push((await chunks.next()).value)
+    }
+    for await (const chunk of chunks) received.push(chunk)
+    expect(Buffer.compare(Buffer.concat(received), large.body)).toBe(0)
+    expect(clock.waiting).toBe(alarms)
+    clock.advance(6 * minuteMs)
+    session = await under.client.login(alice)
+    expect((await under.client.get(`/v1/deliveries/${id}/body`, session)).status).toBe(410)
   })
 
   it("lets a download that began in time end, within an hour of expiry", async () => {
