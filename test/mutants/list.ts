@@ -712,6 +712,15 @@ const clientMutants: readonly Mutant[] = [
     test: "logging in T45 does not go on with a challenge that the relay did not sign",
   },
   {
+    id: "proof-not-made-again",
+    file: "client/session.ts",
+    find: "if (!(error instanceof RelayRefusal) || error.status !== 401) throw error",
+    replace: "throw error",
+    testFile: "test/program/relay-restart.test.ts",
+    test: "a proof made just before the relay restarted of one who picks up is made again, once, and the delivery received",
+    built: true,
+  },
+  {
     id: "false-sender-received",
     file: "client/delivery.ts",
     find: `if (!authentication.verify(bundle)) return { kind: "refused" }`,
