@@ -717,7 +717,7 @@ const clientMutants: readonly Mutant[] = [
     find: "if (!(error instanceof RelayRefusal) || error.status !== 401) throw error",
     replace: "throw error",
     testFile: "test/program/relay-restart.test.ts",
-    test: "a proof made just before the relay restarted of one who picks up is made again, once, and the delivery received",
+    test: "a proof made just before the relay restarted of one who opens an inbox is made again, once, and the inbox opened",
     built: true,
   },
   {
