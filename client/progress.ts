@@ -1,4 +1,5 @@
 /** What a call reports while it works, and what every call that may wait can be handed. */
+import type { Proxies } from "./proxies.js"
 
 export type Phase =
   | "asking the relay"
@@ -27,6 +28,8 @@ export type OnProgress = (event: ProgressEvent) => void
 export interface CallOptions {
   signal?: AbortSignal | undefined
   onProgress?: OnProgress | undefined
+  /** Without any, connections are made directly, whatever the environment says. */
+  proxies?: Proxies | undefined
 }
 
 export function say(call: CallOptions, event: ProgressEvent): void {

@@ -24,6 +24,7 @@ import { giveBack } from "../protocol/crypto/node.js"
 import { backoffMs } from "./backoff.js"
 import { NotARelay, RelayUnreachable } from "./errors.js"
 import { asError, type CallOptions, say } from "./progress.js"
+import { type Proxies, ProxyFailure } from "./proxies.js"
 import { readingAgent, takeAtOnce } from "./reading-agent.js"
 
 /**
@@ -67,6 +68,7 @@ export interface ReplySink {
 
 export interface RelayClientOptions {
   origin: string
+  proxies: Proxies | undefined
   parallel?: number
   /** Handed in by tests, which must neither wait nor roll dice. */
   pause?: (ms: number, signal: AbortSignal | undefined) => Promise<void>
@@ -113,11 +115,10 @@ export class RelayClient {
     this.#secure = url.protocol === "https:"
     // A socket address has no brackets; a URL's IPv6 host has.
     this.#target = { hostname: url.hostname.replace(/^\[|\]$/g, ""), port: url.port }
-    this.#agent = readingAgent({
-      secure: this.#secure,
-      keepAlive: true,
-      maxSockets: (options.parallel ?? 4) + 1,
-    })
+    const agentOptions = { keepAlive: true, maxSockets: (options.parallel ?? 4) + 1 }
+    const proxied = options.proxies?.agentFor(this.origin, agentOptions)
+    if (proxied === undefined && isOnion(url.hostname)) throw new OnionWithoutProxy(this.origin)
+    this.#agent = proxied ?? readingAgent({ secure: this.#secure, ...agentOptions })
     this.#pause = options.pause ?? pause
     this.#random = options.random ?? Math.random
   }
@@ -372,6 +373,15 @@ export class RelayClient {
   }
 
   #failure(error: Error, reusedSocket: boolean): Error | Retry {
+    if (error instanceof ProxyFailure) {
+      const { message, retryable } = error
+      const unreachable = new RelayUnreachable(
+        this.origin,
+        `cannot reach ${this.origin}: ${message}`,
+        { retryable, cause: error },
+      )
+      return retryable ? new Retry(unreachable, message) : unreachable
+    }
     const code = "code" in error && typeof error.code === "string" ? error.code : ""
     const isCertificate =
       /^(CERT_|ERR_TLS|UNABLE_TO_|DEPTH_ZERO|SELF_SIGNED|HOSTNAME_MISMATCH)/.test(code)
@@ -387,6 +397,21 @@ export class RelayClient {
       { retryable: code !== "ENOTFOUND", cause: error },
     )
     return new Retry(unreachable, reason, undefined, reusedSocket && code === "ECONNRESET")
+  }
+}
+
+function isOnion(hostname: string): boolean {
+  return hostname.endsWith(".onion")
+}
+
+/** An onion service has no address in the network's own naming, and asking for one would tell its name. */
+export class OnionWithoutProxy extends RelayUnreachable {
+  constructor(origin: string) {
+    super(
+      origin,
+      `${origin} is an onion service, which only Tor can reach; start Tor, and say --proxy socks5h://127.0.0.1:9050`,
+      { retryable: false },
+    )
   }
 }
 

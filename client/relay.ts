@@ -36,6 +36,7 @@ const noteworthyClockMs = 5 * 60_000
 export async function meetRelay(options: RelayOptions & { parallel?: number }): Promise<Relay> {
   const client = new RelayClient({
     origin: options.relay,
+    proxies: options.proxies,
     ...(options.parallel !== undefined && { parallel: options.parallel }),
   })
   try {
@@ -75,9 +76,10 @@ export async function meetRelay(options: RelayOptions & { parallel?: number }): 
   }
 }
 
-/** The signal and the listener of a call, without the rest of its options. */
+/** What belongs to every call, without the rest of its options. */
 export function callOf(options: CallOptions): CallOptions {
-  return { signal: options.signal, onProgress: options.onProgress }
+  const { signal, onProgress, proxies } = options
+  return { signal, onProgress, proxies }
 }
 
 /** A bundle from the relay. The relay is not believed: the bundle has to hash to the address. */

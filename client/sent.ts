@@ -168,7 +168,7 @@ async function askAsSender<T>(
   ask: (client: RelayClient, request: CallOptions & { credential: Uint8Array }) => Promise<T>,
 ): Promise<T> {
   const { origin, deleteCapability } = await readSent(options.state, options.id)
-  const client = new RelayClient({ origin })
+  const client = new RelayClient({ origin, proxies: options.proxies })
   try {
     return await ask(client, { credential: deleteCapability, ...callOf(options) })
   } catch (error) {

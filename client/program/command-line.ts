@@ -8,6 +8,8 @@ import type { Environment } from "./settings.js"
 
 interface WithOutput {
   readonly output: OutputMode
+  /** Without credentials: everybody on the machine can read a command line. */
+  readonly proxy?: string
 }
 
 /** Which identity acts, and where its passphrase is. */
@@ -128,7 +130,13 @@ export function parseCommandLine(options: { args: readonly string[]; env: Enviro
     throw new UsageError(describeCommanderError(error, args))
   }
   if (request === undefined) throw new UsageError("which command? 'knothole --help' lists them")
-  return request
+  // As the option below declares it.
+  const { proxy } = program.opts<{ proxy?: string }>()
+  return proxy === undefined || !hasOutput(request) ? request : { ...request, proxy }
+}
+
+function hasOutput(request: Request): request is Extract<Request, WithOutput> {
+  return "output" in request
 }
 
 function describeCommanderError(error: CommanderError, args: readonly string[]): string {
@@ -156,6 +164,11 @@ function describeProgram({ env, chosen }: Description): Command {
     )
     .usage("COMMAND [OPTIONS]")
     .option("-V, --version", "print the version")
+    .option(
+      "--proxy <url>",
+      "reach relays through it: socks5h://, http:// or https://",
+      parseProxyFlag,
+    )
     .helpOption("-h, --help", "print help; 'knothole COMMAND --help' for one command")
     .helpCommand(false)
     .configureHelp({ helpWidth, subcommandTerm: (command) => command.name() })
@@ -419,6 +432,16 @@ function addOutput(command: Command): Command {
   return command
     .option("--json", "print events as JSON, one a line")
     .option("-q, --quiet", "print only the result")
+}
+
+/** Anything before an @ is refused, whatever else is wrong with it. */
+function parseProxyFlag(text: string): string {
+  if (text.includes("@")) {
+    throw new UsageError(
+      "--proxy must not hold a password, which everybody on this machine could read; put the URL into KNOTHOLE_PROXY",
+    )
+  }
+  return text
 }
 
 function outputMode(options: CommonOptions, env: Environment): OutputMode {

@@ -1,4 +1,4 @@
-import type { OnProgress } from "../index.js"
+import type { OnProgress, Proxies } from "../index.js"
 import type { Output } from "./output.js"
 import type { ProgramPaths } from "./settings.js"
 
@@ -18,13 +18,14 @@ export interface Context {
 export interface WorkOptions {
   readonly signal: AbortSignal
   readonly onProgress: OnProgress
+  readonly proxies: Proxies
 }
 
 /** The same work, and a word as soon as some of its bytes are at the other side. */
 export function whenMoved(work: WorkOptions, moved: () => void): WorkOptions {
   let said = false
   return {
-    signal: work.signal,
+    ...work,
     onProgress: (event) => {
       if (!said && event.kind === "bytes" && event.done > 0) {
         said = true

@@ -1,7 +1,7 @@
 import { fingerprintWords, toHex } from "../../protocol/index.js"
 import { errorCode } from "../error-code.js"
 import { DeliveryGone, DiskFull, openInbox, openState } from "../index.js"
-import type { Inbox, InboxRow, OnProgress, Sender } from "../index.js"
+import type { Inbox, InboxRow, Sender } from "../index.js"
 import type { IdentityChoice, InboxRequest } from "./command-line.js"
 import { isoTime, shorten, showCount, showSize, showText, showTime } from "./display.js"
 import { UsageError } from "./errors.js"
@@ -15,7 +15,7 @@ import { readConfig } from "./settings.js"
 export async function withInbox<T>(
   request: IdentityChoice & { readonly relay: string | undefined },
   context: Context,
-  use: (inbox: Inbox, work: { signal: AbortSignal; onProgress: OnProgress }) => Promise<T>,
+  use: (inbox: Inbox, work: WorkOptions) => Promise<T>,
 ): Promise<T> {
   const { paths } = context
   const key = loadKeyFile({ paths, config: readConfig(paths), name: request.identity })

@@ -3,15 +3,16 @@ import { quoteForShell } from "./display.js"
 import type { Context, WorkOptions } from "./context.js"
 import { parseCommandLine } from "./command-line.js"
 import type { Request } from "./command-line.js"
-import { Interrupted } from "./errors.js"
+import { Interrupted, UsageError } from "./errors.js"
 import { exitCodes } from "./exit-codes.js"
 import type { ExitCode } from "./exit-codes.js"
 import { listenForInterruption } from "./interruption.js"
 import { Output } from "./output.js"
 import type { OutputMode } from "./output.js"
 import type { RelayOptions } from "./relay.js"
-import { programPaths } from "./settings.js"
-import type { Environment } from "./settings.js"
+import type { Proxies } from "../proxies.js"
+import { programPaths, readProxy } from "./settings.js"
+import type { Environment, ProgramPaths } from "./settings.js"
 
 export interface RunOptions {
   readonly args: readonly string[]
@@ -43,11 +44,13 @@ export async function run(options: RunOptions): Promise<ExitCode> {
     }
     const isList = request.command === "inbox"
     output = new Output({ mode: request.output, stdout, stderr, env, isList })
+    const { proxy } = request
+    const paths = programPaths(env, options.homeFolder)
     await perform(request, {
-      paths: programPaths(env, options.homeFolder),
+      paths,
       output,
       stdin,
-      work: (task) => workWith(output, task),
+      work: (task) => workWith(output, () => programProxies(paths, env, proxy), task),
       canResume: (how) => (howToGoOn = how),
       sameAgain: ["knothole", ...args].map(quoteForShell).join(" "),
     })
@@ -118,13 +121,18 @@ async function perform(request: ClientRequest, context: Context): Promise<void> 
   }
 }
 
-async function workWith<T>(output: Output, task: (options: WorkOptions) => Promise<T>): Promise<T> {
+async function workWith<T>(
+  output: Output,
+  findProxies: () => Promise<Proxies>,
+  task: (options: WorkOptions) => Promise<T>,
+): Promise<T> {
+  const proxies = await findProxies()
   const interruption = listenForInterruption(() => {
     output.say("stopping; Ctrl-C again ends at once")
   })
   try {
     return await output.withProgress((onProgress) =>
-      task({ signal: interruption.signal, onProgress }),
+      task({ signal: interruption.signal, onProgress, proxies }),
     )
   } catch (error) {
     // Whatever an aborted call ended with, this is why.
@@ -132,6 +140,23 @@ async function workWith<T>(output: Output, task: (options: WorkOptions) => Promi
     throw error
   } finally {
     interruption.release()
+  }
+}
+
+/** Only the flag is free of passwords; the others may hold one, so none of them is ever shown. */
+async function programProxies(
+  paths: ProgramPaths,
+  env: Environment,
+  flag: string | undefined,
+): Promise<Proxies> {
+  const { openProxies, ProxyNotUsable } = await import("../proxies.js")
+  const ours = env["KNOTHOLE_PROXY"]
+  const proxy = flag ?? (ours === undefined || ours === "" ? readProxy(paths) : ours)
+  try {
+    return await openProxies({ proxy, env })
+  } catch (error) {
+    if (error instanceof ProxyNotUsable) throw new UsageError(error.message)
+    throw error
   }
 }
 

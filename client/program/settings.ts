@@ -48,6 +48,12 @@ export interface Config {
   readonly identity: string | undefined
 }
 
+/** Written into the file by hand, where its password is as well kept as the keys are. */
+export function readProxy(paths: ProgramPaths): string | undefined {
+  const value = readJsonFile(paths.configFile)
+  return value === undefined ? undefined : textField(paths.configFile, value, "proxy")
+}
+
 export function readConfig(paths: ProgramPaths): Config {
   const value = readJsonFile(paths.configFile)
   if (value === undefined) return { relay: undefined, identity: undefined }
@@ -59,7 +65,12 @@ export function readConfig(paths: ProgramPaths): Config {
 
 export async function writeConfig(paths: ProgramPaths, config: Config): Promise<void> {
   await makePrivateFolder(path.dirname(paths.configFile))
-  await writeJsonFile(paths.configFile, { relay: config.relay, identity: config.identity })
+  await writeJsonFile(paths.configFile, {
+    // What was written by hand stays.
+    ...readJsonFile(paths.configFile),
+    relay: config.relay,
+    identity: config.identity,
+  })
 }
 
 export async function writeJsonFile(file: string, fields: object): Promise<void> {

@@ -22,6 +22,7 @@ async function serve(
   const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
   const waits: number[] = []
   const client = new RelayClient({
+    proxies: undefined,
     origin,
     random: () => 0,
     pause: async (ms) => {
@@ -168,7 +169,11 @@ describe("asking a relay", () => {
     await expect(client.json({ ...get, signal: stop.signal }, parseAnything)).rejects.toBe(reason)
     const { origin } = client
     const later = new AbortController()
-    const waiting = new RelayClient({ origin: origin.replace(/:\d+$/, ":1"), random: () => 0 })
+    const waiting = new RelayClient({
+      proxies: undefined,
+      origin: origin.replace(/:\d+$/, ":1"),
+      random: () => 0,
+    })
     const asking = waiting.json(
       { ...get, signal: later.signal, onProgress: () => later.abort(reason) },
       parseAnything,
@@ -201,6 +206,7 @@ describe("asking a relay", () => {
     // A TCP server's address is one of host and port.
     const { port } = server.address() as AddressInfo
     const client = new RelayClient({
+      proxies: undefined,
       origin: `http://127.0.0.1:${port}`,
       pause: async () => undefined,
     })
@@ -267,6 +273,7 @@ describe("what is not a relay", () => {
     // A TCP server's address is one of host and port.
     const { port } = server.address() as AddressInfo
     const client = new RelayClient({
+      proxies: undefined,
       origin: `http://127.0.0.1:${port}`,
       pause: async () => undefined,
     })
@@ -333,13 +340,13 @@ describe("origins", () => {
       "http://10.0.0.1:8787",
       "http://127.0.0.1.example",
     ]) {
-      expect(() => new RelayClient({ origin })).toThrow(FormatError)
+      expect(() => new RelayClient({ proxies: undefined, origin })).toThrow(FormatError)
     }
   })
 
   test("have no path", () => {
     for (const origin of ["https://relay.example/relay", "https://user@relay.example", "ftp://x"]) {
-      expect(() => new RelayClient({ origin })).toThrow(FormatError)
+      expect(() => new RelayClient({ proxies: undefined, origin })).toThrow(FormatError)
     }
   })
 })

@@ -1,3 +1,4 @@
+import { openProxies } from "../../client/index.js"
 import { describe, expect, it } from "vitest"
 import { TransferState } from "../../client/program/progress.js"
 import { whenMoved } from "../../client/program/context.js"
@@ -90,12 +91,13 @@ describe("the line of progress", () => {
   })
 })
 
-it("that something has arrived is said once, when something has", () => {
+it("that something has arrived is said once, when something has", async () => {
   let times = 0
   const seen: number[] = []
   const { onProgress } = whenMoved(
     {
       signal: new AbortController().signal,
+      proxies: await openProxies({}),
       onProgress: (event) => seen.push(event.kind === "bytes" ? event.done : -1),
     },
     () => (times += 1),
