@@ -57,6 +57,22 @@ export class DeliveryGone extends Error {
   }
 }
 
+/** A path that no entry of a delivery has. `near` are those that may have been meant. */
+export class UnknownEntry extends Error {
+  override readonly name: string = "UnknownEntry"
+  readonly id: string
+  readonly path: string
+  readonly near: readonly string[]
+
+  constructor(id: string, path: string, near: readonly string[]) {
+    const meant = near.length === 0 ? "list its entries" : `perhaps ${near.join(" or ")}`
+    super(`delivery ${id} holds no entry ${path}; ${meant}`)
+    this.id = id
+    this.path = path
+    this.near = near
+  }
+}
+
 /** The relay, or the delivery it handed out, did not verify. `proofFile` keeps what it signed. */
 export class Untrustworthy extends Error {
   override readonly name: string = "Untrustworthy"

@@ -74,6 +74,8 @@ export interface OpenDelivery {
   read: (
     options: { entry: number; offset: number; length: number } & CallOptions,
   ) => Promise<Uint8Array>
+  /** As `Inbox.receive`, without listing and opening it once more. */
+  receive: (options: ReceiveOptions) => Promise<ReceiveResult>
 }
 
 /** Manifests fetched and opened side by side: the round trips overlap, the processor does not. */
@@ -286,14 +288,21 @@ export class Inbox {
           throw error
         }
       },
+      receive: (options) => this.#receive(opened, options),
     }
   }
 
   async receive(id: string, options: ReceiveOptions): Promise<ReceiveResult> {
     // Everything may be in place already, and gone from the relay, with only the cleaning up left.
-    const finished = await finishReceived(this.#session, parseId(id), options)
-    if (finished) return finished
-    return receiveDelivery(this.#session, await this.#openById(id, options), {
+    const finished =
+      options.entries === undefined
+        ? await finishReceived(this.#session, parseId(id), options)
+        : undefined
+    return finished ?? this.#receive(await this.#openById(id, options), options)
+  }
+
+  async #receive(opened: OpenedDelivery, options: ReceiveOptions): Promise<ReceiveResult> {
+    return receiveDelivery(this.#session, opened, {
       ...options,
       parallel: Math.min(options.parallel ?? this.#parallel, this.#parallel),
     })

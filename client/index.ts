@@ -23,6 +23,7 @@ export {
   RelayUnreachable,
   SourceChanged,
   SourceUnusable,
+  UnknownEntry,
   UnknownInbox,
   Untrustworthy,
 } from "./errors.js"

@@ -20,8 +20,8 @@ export interface Move {
 
 export interface PlacingPlan {
   readonly moves: readonly Move[]
-  /** The top-level names as they will stand in the destination. */
-  readonly names: readonly string[]
+  /** The top-level names of the tree, and as which they will stand in the destination. */
+  readonly names: ReadonlyMap<string, string>
   /** Folders of the tree that are empty once their content has been moved elsewhere. */
   readonly emptied: readonly string[]
 }
@@ -40,10 +40,12 @@ export async function planPlacing(options: {
   tree: string
   into: string
   onExisting: OnExisting
+  /** Folders that are there may be entered also where no file may be replaced. */
+  entersFolders: boolean
 }): Promise<PlacingPlan> {
-  const { tree, into, onExisting } = options
+  const { tree, into, onExisting, entersFolders } = options
   const moves: Move[] = []
-  const names: string[] = []
+  const names = new Map<string, string>()
   const emptied: string[] = []
   const inTheWay: string[] = []
 
@@ -59,10 +61,11 @@ export async function planPlacing(options: {
       for (const name of await readdir(from))
         await merge(path.join(from, name), path.join(to, name))
       emptied.push(from)
-    } else if (source.isFile() && target.isFile()) {
+    } else if (source.isFile() && target.isFile() && onExisting === "overwrite") {
       moves.push({ from, to, replace: true })
     } else {
-      // A folder where a file should be, the other way round, or a link, which is never followed.
+      // A folder where a file should be, the other way round, or a link, which is never followed; or a
+      // file that may not be replaced.
       inTheWay.push(to)
     }
   }
@@ -74,16 +77,16 @@ export async function planPlacing(options: {
     if (source === undefined) continue
     if (target === undefined || isSameFile(source, target)) {
       moves.push({ from, to, replace: target !== undefined })
-      names.push(name)
-    } else if (onExisting === "fail") {
+      names.set(name, name)
+    } else if (onExisting === "fail" && !entersFolders) {
       inTheWay.push(to)
     } else if (onExisting === "rename") {
       const free = await freeName(into, name, source.isDirectory())
       moves.push({ from, to: path.join(into, free), replace: false })
-      names.push(free)
+      names.set(name, free)
     } else {
       await merge(from, to)
-      names.push(name)
+      names.set(name, name)
     }
   }
   if (inTheWay.length > 0) throw new DestinationExists(inTheWay)

@@ -152,20 +152,24 @@ export class ReceiveJournal {
 /**
  * What a journal begins with: H_hdr, and a MAC that only this identity can make. A journal says what
  * need not be fetched and checked any more, so one that came from anybody else must not be believed.
+ * `choice` is the hash of a choice of entries: a journal of some is none of all.
  */
 export function journalStart(delivery: {
   identity: Identity
   origin: string
   id: string
   headerHash: Uint8Array
+  choice?: Uint8Array | undefined
 }): Uint8Array {
-  const { identity, origin, id, headerHash } = delivery
+  const { identity, origin, id, headerHash, choice } = delivery
   const mac = hkdfSha256({
     ikm: identity.authSeed,
     salt: new Uint8Array(0),
     // No label of the protocol: this never leaves the machine.
     info: concatBytes(
-      utf8("knothole client receive journal v1"),
+      choice === undefined
+        ? utf8("knothole client receive journal v1")
+        : concatBytes(utf8("knothole client receive journal v1, entries "), choice),
       identity.bundle.inboxId,
       headerHash,
       fromHex(id),

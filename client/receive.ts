@@ -39,6 +39,7 @@ import {
   PartsSink,
   type Sender,
 } from "./delivery.js"
+import { chooseEntries, choiceHash, choiceName } from "./entry-choice.js"
 import { DestinationExists, DestinationNotFolder, DiskFull, Untrustworthy } from "./errors.js"
 import { type Placement, placeFiles, planUnits, segmentsOf, type Unit } from "./layout.js"
 import { checkWritable, existingNames, type OnExisting, placeAll, planPlacing } from "./placing.js"
@@ -63,6 +64,12 @@ import { isWindowsPath } from "./windows-names.js"
 
 export interface ReceiveOptions extends CallOptions {
   into: string
+  /**
+   * Only the entries of these paths, folders with all that lies in them: only the parts that hold them
+   * are fetched, which shows the relay where they are. They stand under their whole paths, in folders
+   * that may be there already. The relay's copy stays.
+   */
+  entries?: readonly string[]
   /** Leave the relay's copy. */
   keep?: boolean
   onExisting?: OnExisting
@@ -76,7 +83,7 @@ export interface ReceiveOptions extends CallOptions {
 
 export interface ReceiveResult {
   readonly id: string
-  /** What was put into the folder: the top-level names of the delivery, as paths. */
+  /** What was put into the folder: the top-level names of the delivery, or the entries asked for, as paths. */
   readonly paths: readonly string[]
   readonly files: number
   readonly bytes: number
@@ -145,13 +152,14 @@ export async function receiveDelivery(
   opened: OpenedDelivery,
   options: ReceiveOptions,
 ): Promise<ReceiveResult> {
-  const place = new Place(options.into, opened.listed.id)
+  const choice = options.entries && choiceOf(opened, options.entries)
+  const place = new Place(options.into, opened.listed.id, choice)
   refuseOwnNames(opened)
   try {
     await place.make()
     const lock = await place.lock()
     try {
-      return await new Receiving(session, opened, options, place).run()
+      return await new Receiving(session, opened, options, { place, choice }).run()
     } finally {
       await lock.release()
     }
@@ -162,6 +170,11 @@ export async function receiveDelivery(
   } finally {
     await place.clearIfUnused()
   }
+}
+
+function choiceOf({ listed, manifest }: OpenedDelivery, wanted: readonly string[]): Set<number> {
+  const paths = manifest.entries.map((entry) => parseUtf8(entry.path, "path"))
+  return chooseEntries(listed.id, paths, wanted)
 }
 
 /** Another delivery's private folder, planted, would be taken for one that was received half. */
@@ -204,9 +217,11 @@ class Place {
   readonly tree: string
   readonly journalFile: string
 
-  constructor(into: string, id: string) {
+  /** What is received of a delivery in parts does not get in the way of all of it. */
+  constructor(into: string, id: string, choice?: ReadonlySet<number>) {
+    const part = choice === undefined ? "" : `-${choiceName(choice)}`
     this.into = path.resolve(into)
-    this.folder = path.join(this.into, `${privatePrefix}${id}`)
+    this.folder = path.join(this.into, `${privatePrefix}${id}${part}`)
     this.tree = path.join(this.folder, "tree")
     this.journalFile = path.join(this.folder, "journal")
   }
@@ -301,8 +316,12 @@ class Receiving {
   readonly #place: Place
   readonly #manifest: Manifest
   readonly #paths: readonly string[]
+  /** The entries that are asked for; undefined for all. */
+  readonly #choice: ReadonlySet<number> | undefined
   readonly #placement: Placement
   readonly #bodyLength: number
+  /** Of the parts that this receiving is about, those that are there included. */
+  readonly #goalBytes: number
   readonly #windowBytes: number
   readonly #umask: number
   readonly #stop = new AbortController()
@@ -332,7 +351,7 @@ class Receiving {
     session: InboxSession,
     opened: OpenedDelivery,
     options: ReceiveOptions,
-    place: Place,
+    { place, choice }: { place: Place; choice: ReadonlySet<number> | undefined },
   ) {
     this.#session = session
     this.#opened = opened
@@ -341,15 +360,17 @@ class Receiving {
     this.#manifest = opened.manifest
     this.#paths = opened.manifest.entries.map((entry) => parseUtf8(entry.path, "path"))
     this.#placement = placeFiles(opened.manifest.entries.map(sizeOf))
+    this.#choice = choice
     this.#chunksLeft = this.#placement.files.map(({ chunkCount }) => chunkCount)
     this.#bodyLength = opened.listed.header.bodyLength
+    this.#goalBytes = choice === undefined ? this.#bodyLength : this.#bytesOfParts(choice)
     this.#umask = process.umask()
     this.#signal = options.signal
       ? AbortSignal.any([options.signal, this.#stop.signal])
       : this.#stop.signal
     if (process.platform === "win32") {
       for (const [index, name] of this.#paths.entries()) {
-        if (!isWindowsPath(name)) this.#leaveOut(index, failureText.name)
+        if (this.#isAskedFor(index) && !isWindowsPath(name)) this.#leaveOut(index, failureText.name)
       }
     }
     const share = Math.ceil(this.#bodyLength / (turns * this.#parallel))
@@ -361,6 +382,21 @@ class Receiving {
     return Math.max(1, Math.min(this.#options.parallel ?? defaultParallel, mostParallel))
   }
 
+  #isAskedFor(entry: number): boolean {
+    return this.#choice === undefined || this.#choice.has(entry)
+  }
+
+  /** Of all parts that share bytes with these entries. */
+  #bytesOfParts(entries: ReadonlySet<number>): number {
+    const parts = new Set<number>()
+    for (const entry of entries) {
+      const { bodyOffset, size } = this.#placement.files[entry] ?? { bodyOffset: 0, size: 0 }
+      if (size === 0) continue
+      for (const part of rangeOfParts(bodyOffset, bodyOffset + size)) parts.add(part)
+    }
+    return [...parts].reduce((sum, part) => sum + gridLength(part, this.#bodyLength), 0)
+  }
+
   async run(): Promise<ReceiveResult> {
     const { listed } = this.#opened
     const { identity, relay } = this.#session
@@ -369,6 +405,7 @@ class Receiving {
       origin: relay.client.origin,
       id: listed.id,
       headerHash: headerHash(listed.headerBytes),
+      choice: this.#choice && choiceHash(this.#choice),
     })
     const file = this.#place.journalFile
     let journal = await reopenReceiveJournal(file, (found) => equalBytes(found, start))
@@ -377,7 +414,7 @@ class Receiving {
       await this.#checkDestination(journal)
     }
     if (journal === undefined) {
-      await this.#checkRoom(this.#placement.contentLength)
+      await this.#checkRoom(this.#contentLength)
       await rm(this.#place.tree, { recursive: true, force: true })
       await rm(file, { recursive: true, force: true })
       journal = await startReceiveJournal(file, start)
@@ -396,17 +433,36 @@ class Receiving {
   }
 
   async #checkDestination(journal: ReceiveJournal | undefined): Promise<void> {
-    const wanted = this.#paths.filter((_, index) => !this.#failed.has(index))
-    const tops = new Set(wanted.map((name) => name.split("/", 1)[0] ?? name))
+    // What a run that was cut off has put into folders that were there is looked at with the plan.
+    if (this.#choice !== undefined && journal?.stage === "placing") return
     const ours = new Set(journal?.placedNames)
     const existing = await existingNames(
       this.#place.into,
-      [...tops].filter((name) => !ours.has(name)),
+      [...this.#namesToBe()].filter((name) => !ours.has(name)),
     )
     if (existing.length > 0) {
       await journal?.close()
       throw new DestinationExists(existing)
     }
+  }
+
+  /** Names that have to be free: at the top, or of files where their folders may be there. */
+  #namesToBe(): Set<string> {
+    const wanted = [...this.#paths.entries()].filter(
+      ([index]) => this.#isAskedFor(index) && !this.#failed.has(index),
+    )
+    if (this.#choice === undefined) return new Set(wanted.map(([, name]) => topOf(name)))
+    const files = wanted.filter(([index]) => this.#manifest.entries[index]?.type === "file")
+    return new Set(files.map(([, name]) => name))
+  }
+
+  /** Of what is asked for. */
+  get #contentLength(): number {
+    if (this.#choice === undefined) return this.#placement.contentLength
+    return [...this.#choice].reduce(
+      (sum, entry) => sum + (this.#placement.files[entry]?.size ?? 0),
+      0,
+    )
   }
 
   // ---- fetching
@@ -417,6 +473,7 @@ class Receiving {
     const done = await this.#believedDone(journal)
     await this.#makeTree()
     await this.#journalFailures(journal)
+    this.#passOver(done.chunks)
     const units = [...planUnits(this.#placement, (_from, _to, chunk) => !done.chunks.has(chunk))]
     const pending = units.map((unit): PendingUnit => {
       const unitParts = rangeOfParts(unit.bodyOffset, unit.bodyOffset + unit.length)
@@ -432,7 +489,7 @@ class Receiving {
     const bytesToGo = pending.reduce((sum, { unit }) => sum + unit.length, 0)
     if (this.#resumed) await this.#checkRoom(bytesToGo)
     this.#thereBytes =
-      this.#bodyLength - wanted.reduce((sum, part) => sum + gridLength(part, this.#bodyLength), 0)
+      this.#goalBytes - wanted.reduce((sum, part) => sum + gridLength(part, this.#bodyLength), 0)
     this.#report()
     if (wanted.length === 0 && units.length === 0) return
     const call = { signal: this.#signal, onProgress: this.#options.onProgress }
@@ -466,6 +523,14 @@ class Receiving {
       this.#options.signal?.removeEventListener("abort", onAbort)
       await pool.close()
       await this.#syncing
+    }
+  }
+
+  /** What was not asked for counts as done. */
+  #passOver(done: Set<number>): void {
+    for (const [entry, { firstChunk, chunkCount }] of this.#placement.files.entries()) {
+      if (this.#isAskedFor(entry)) continue
+      for (let chunk = firstChunk; chunk < firstChunk + chunkCount; chunk++) done.add(chunk)
     }
   }
 
@@ -634,8 +699,10 @@ class Receiving {
     const wanted: number[] = []
     const count = gridCount(this.#bodyLength)
     for (let part = 0; part < count; part++) {
-      // Padding is fetched like the rest: stopping early would tell the relay where it begins.
-      const isPadding = gridOffset(part) >= this.#placement.contentLength
+      // Padding is fetched like the rest: stopping early would tell the relay where it begins. Who asks
+      // for some entries tells it where those are in any case.
+      const isPadding =
+        this.#choice === undefined && gridOffset(part) >= this.#placement.contentLength
       if (this.#unitsOfPart.has(part) || (isPadding && !paddingDone.has(part))) wanted.push(part)
     }
     return wanted
@@ -645,7 +712,7 @@ class Receiving {
     say(this.#options, {
       kind: "bytes",
       done: this.#thereBytes + this.#doneBytes,
-      total: this.#bodyLength,
+      total: this.#goalBytes,
       alreadyThere: this.#thereBytes,
     })
   }
@@ -670,7 +737,7 @@ class Receiving {
       const folder = entry.type === "directory" ? name : path.dirname(name)
       if (index % 1000 === 999) await new Promise((resolve) => setImmediate(resolve))
       this.#signal.throwIfAborted()
-      if (this.#failed.has(index)) continue
+      if (this.#failed.has(index) || !this.#isAskedFor(index)) continue
       try {
         if (!made.has(path.join(this.#place.tree, folder))) {
           mkdirSync(path.join(this.#place.tree, folder), { recursive: true, mode: 0o700 })
@@ -789,6 +856,7 @@ class Receiving {
     }
     for (const [index, entry] of this.#manifest.entries.entries()) {
       if (entry.type === "directory" || this.#failed.has(index)) continue
+      if (!this.#isAskedFor(index)) continue
       const isSmall = (this.#placement.files[index]?.chunkCount ?? 0) <= 1
       const isTimed = this.#options.times === true && entry.mtimeMs > 0
       // A file of one chunk got its mode from whoever wrote it.
@@ -819,6 +887,7 @@ class Receiving {
   async #setFolderTimes(): Promise<void> {
     for (const [index, entry] of this.#manifest.entries.entries()) {
       if (entry.type !== "directory" || entry.mtimeMs === 0 || this.#failed.has(index)) continue
+      if (!this.#isAskedFor(index)) continue
       await utimes(this.#pathOf(index), entry.mtimeMs / 1000, entry.mtimeMs / 1000)
     }
   }
@@ -835,8 +904,9 @@ class Receiving {
         tree,
         into,
         onExisting: this.#options.onExisting ?? "fail",
+        entersFolders: this.#choice !== undefined,
       })
-      await journal.notePlacing(plan.names)
+      await journal.notePlacing(this.#placedAs(plan.names))
       await placeAll(plan)
       const folders = new Set([...plan.moves.map(({ to }) => path.dirname(to)), into])
       await this.#orStartOver(eachOf([...folders], syncsAtOnce, async (one) => syncFolder(one)))
@@ -847,7 +917,8 @@ class Receiving {
       reason,
     }))
     // What could not be put in place can still be had, or reported, from the relay's copy.
-    if (this.#options.keep !== true && failed.length === 0) {
+    const mayGo = this.#options.keep !== true && this.#choice === undefined
+    if (mayGo && failed.length === 0) {
       await deleteCopy(this.#session, listed.id, callOf(this.#options))
     }
     await this.#place.clear()
@@ -855,15 +926,28 @@ class Receiving {
       id: listed.id,
       paths: journal.placedNames.map((name) => path.join(into, name)),
       files: this.#manifest.entries.filter(
-        ({ type }, index) => type === "file" && !this.#failed.has(index),
+        ({ type }, index) => type === "file" && this.#isAskedFor(index) && !this.#failed.has(index),
       ).length,
-      bytes: this.#placement.contentLength,
+      bytes: this.#contentLength,
       note: this.#manifest.note,
       sender: this.#opened.sender,
       resumed: this.#resumed,
       failed,
       fetchedBytes: this.#fetchedBytes,
     }
+  }
+
+  /** What is told of as put in place: the top-level names, or the paths that were asked for. */
+  #placedAs(tops: ReadonlyMap<string, string>): string[] {
+    const { entries } = this.#options
+    if (entries === undefined) return [...tops.values()]
+    const leftOut = new Set([...this.#failed.keys()].map((entry) => this.#paths[entry]))
+    return [...new Set(entries)].flatMap((name) => {
+      if (leftOut.has(name)) return []
+      const top = topOf(name)
+      const placed = tops.get(top)
+      return placed === undefined ? [] : [placed + name.slice(top.length)]
+    })
   }
 }
 
@@ -893,6 +977,10 @@ function nameRefusal(error: unknown): string | undefined {
     default:
       return undefined
   }
+}
+
+function topOf(name: string): string {
+  return name.split("/", 1)[0] ?? name
 }
 
 function sizeOf(entry: OpenedEntry): number {

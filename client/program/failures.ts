@@ -9,6 +9,7 @@ import {
   RelayUnreachable,
   SourceChanged,
   SourceUnusable,
+  UnknownEntry,
   UnknownInbox,
   Untrustworthy,
 } from "../index.js"
@@ -112,6 +113,18 @@ export const errorKinds: readonly ErrorKind[] = [
     exit: exitCodes.notThere,
     code: "delivery_gone",
     message,
+  })),
+  kind(UnknownEntry, ({ id, path, near }) => ({
+    exit: exitCodes.notThere,
+    code: "unknown_entry",
+    message:
+      near.length === 0
+        ? `delivery ${id} holds no entry '${showText(path)}'`
+        : listing(
+            `delivery ${id} holds no entry '${showText(path)}'; near it:`,
+            near.map(showText),
+          ),
+    remedy: `'knothole show ${id}' lists all of them.`,
   })),
   kind(Untrustworthy, ({ message, proofFile }) => ({
     exit: exitCodes.refused,
