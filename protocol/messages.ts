@@ -97,8 +97,18 @@ export interface RelayInfo {
   readonly signingKey: Uint8Array
   readonly kid: number
   readonly registration: "open" | "closed"
+  /** Whether this very request came through a proxy, and one whose word the relay takes. */
+  readonly proxy?: RelayProxy
   readonly limits: RelayLimits
 }
+
+/**
+ * `unset`: a proxy that the relay was not told of. `wrong`: it was told of other ones than there are.
+ * Either way all who come through it count as one.
+ */
+export type RelayProxy = "none" | "trusted" | "unset" | "wrong"
+
+const relayProxies: readonly RelayProxy[] = ["none", "trusted", "unset", "wrong"]
 
 export function parseRelayInfo(value: unknown): RelayInfo {
   const info = new JsonReader(value, "relay")
@@ -112,6 +122,8 @@ export function parseRelayInfo(value: unknown): RelayInfo {
     signingKey: info.bytes("signing_key", 32),
     kid: info.count("kid", 255),
     registration: info.oneOf("registration", ["open", "closed"]),
+    // Older relays do not say.
+    ...(info.has("proxy") && { proxy: info.oneOf("proxy", relayProxies) }),
     limits: {
       deliveryBytes: limits.count("delivery_bytes"),
       // Below one largest part nothing could be sent.
@@ -142,6 +154,7 @@ export function encodeRelayInfo(info: RelayInfo): JsonObject {
     signing_key: toBase64url(info.signingKey),
     kid: info.kid,
     registration: info.registration,
+    ...(info.proxy !== undefined && { proxy: info.proxy }),
     limits: {
       delivery_bytes: limits.deliveryBytes,
       request_bytes: limits.requestBytes,

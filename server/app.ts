@@ -7,6 +7,7 @@ import { isDiskFull } from "./disk.js"
 import { MethodRefusal, mount, type Route } from "./http/method-table.js"
 import { replyProblem, setCommonHeaders } from "./http/replies.js"
 import { ClientGone } from "./http/requests.js"
+import type { Sources } from "./http/source.js"
 import { failureFields, type Log } from "./log.js"
 import { RangeRefusal } from "./routes/deliveries.js"
 import { rebuilding } from "./routes/relay-info.js"
@@ -19,6 +20,7 @@ export interface AppNeeds {
   /** What needs the index whole. */
   readonly indexed: readonly Route[]
   readonly isReady: () => boolean
+  readonly sources: Sources
   readonly log: Log
   readonly clock: Clock
 }
@@ -34,6 +36,11 @@ export function createApp(needs: AppNeeds): Express {
   app.enable("case sensitive routing")
   app.enable("strict routing")
   app.use(everyRequest)
+  app.use((req, _res, next) => {
+    // Nothing is held against anybody yet, but a proxy that is not trusted shall be heard of at once.
+    needs.sources.of(req)
+    next()
+  })
   mount(app, needs.always)
   const waitForIndex: RequestHandler = (_req, _res, next) => {
     if (needs.isReady()) next()

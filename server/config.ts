@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs"
 import { isAbsolute, join } from "node:path"
 import { GIB, KIB, maxBodyBytes, MIB, relayDefaults } from "../protocol/index.js"
 import { parseConfigFile } from "./config-file.js"
+import { type TrustedProxies, trustedProxiesKind } from "./http/source.js"
 import { editDistance, nearestName } from "./nearest-name.js"
 import {
   choice,
@@ -33,6 +34,8 @@ export interface RelayConfig {
   /** Space on the disk that uploads never touch; by default the larger of 5 % and 2 GiB. */
   readonly diskHeadroomBytes: number | undefined
   readonly requestBytes: number
+  /** Proxies whose word is taken for whom they ask for. */
+  readonly trustedProxies: TrustedProxies | undefined
 }
 
 /** Offered where no proxy is in between: a relay that only this machine reaches, by loopback. */
@@ -163,6 +166,11 @@ const settings = {
     defaultText: "1MiB, which stock proxies take; 4MiB without a public URL",
     of: ({ requestBytes }) => [requestBytes],
   }),
+  trustedProxies: setting("trusted-proxies", trustedProxiesKind, {
+    meaning: "the proxies before the relay, believed as to whom they ask for",
+    defaultText: "none",
+    of: ({ trustedProxies }) => (trustedProxies === undefined ? [] : [trustedProxies]),
+  }),
 } as const
 
 export const configSettings: readonly ConfigSetting[] = Object.values(settings)
@@ -225,6 +233,7 @@ function resolve(sources: ConfigSources): { readonly config: RelayConfig; readon
     requestBytes:
       last(settings.requestBytes) ??
       (publicOrigins.length === 0 ? directRequestBytes : relayDefaults.requestBytes),
+    trustedProxies: last(settings.trustedProxies),
   }
   given.throwProblems()
   return { config, given }

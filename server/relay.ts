@@ -12,6 +12,7 @@ import { createDeliveries } from "./deliveries.js"
 import { type Disk, readSmallFile, unlessMissing, writeSyncedFile } from "./disk.js"
 import { createFinishing } from "./finishing.js"
 import { PartBuffers } from "./http/buffers.js"
+import { createSources } from "./http/source.js"
 import { createHttpServer } from "./http-server.js"
 import { createLog, failureFields } from "./log.js"
 import { createLogins } from "./logins.js"
@@ -132,8 +133,9 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     const stopping = new AbortController()
     const receiving = new PartBuffers(clock)
     const sending = new PartBuffers(clock)
+    const sources = createSources({ trusted: config.trustedProxies, log, clock })
     const app = createApp({
-      always: relayInfoRoutes({ config, keys, clock, blobs, origins }),
+      always: relayInfoRoutes({ config, keys, clock, blobs, origins, sources }),
       indexed: [
         ...sessionRoutes({ logins, index, clock }),
         ...uploadRoutes({ uploads, finishing, buffers: receiving, clock }),
@@ -145,6 +147,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
         }),
       ],
       isReady: () => isReady,
+      sources,
       log,
       clock,
     })

@@ -4,6 +4,7 @@ import type { Clock } from "../clock.js"
 import type { RelayConfig } from "../config.js"
 import type { Route } from "../http/method-table.js"
 import { replyJson, replyText } from "../http/replies.js"
+import type { Sources } from "../http/source.js"
 import type { BlobStore } from "../stores/blob-store.js"
 import type { RelayKeys } from "../stores/relay-keys.js"
 import { version } from "../version.js"
@@ -14,6 +15,7 @@ export interface RelayInfoNeeds {
   readonly clock: Clock
   readonly blobs: BlobStore
   readonly origins: () => readonly string[]
+  readonly sources: Sources
 }
 
 /** A health check writes to the disk, so it does so no more often than this. */
@@ -48,7 +50,7 @@ export function relayInfoRoutes(needs: RelayInfoNeeds): Route[] {
     {
       path: "/v1/relay",
       methods: {
-        GET(_req, res) {
+        GET(req, res) {
           const info = {
             name: "knothole",
             version,
@@ -59,6 +61,7 @@ export function relayInfoRoutes(needs: RelayInfoNeeds): Route[] {
             signingKey: keys.signingKey,
             kid: keys.kid,
             registration: config.registration,
+            proxy: needs.sources.of(req).proxy,
             limits: {
               deliveryBytes: config.deliveryBytes,
               requestBytes: config.requestBytes,

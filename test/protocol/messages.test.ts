@@ -109,6 +109,7 @@ const messages = [
       signingKey: bytes(32, 1),
       kid: 1,
       registration: "open",
+      proxy: "unset",
       limits,
     },
     encodeRelayInfo,
@@ -273,7 +274,11 @@ function replace(value: unknown, path: Path, by: unknown): unknown {
 }
 
 /** Members that may be missing, and what it then is. */
-const optional = ["inbox page: entries.2.envelope", "inbox page: entries.0.tombstone"]
+const optional = [
+  "relay info: proxy",
+  "inbox page: entries.2.envelope",
+  "inbox page: entries.0.tombstone",
+]
 
 /** What no member of a message may become, by what it was. */
 function wrongValues(value: unknown): unknown[] {

@@ -39,6 +39,7 @@ describe("the relay's settings", () => {
       inboxDeliveries: 1000,
       diskHeadroomBytes: undefined,
       requestBytes: 4 * 1024 ** 2,
+      trustedProxies: undefined,
     })
   })
 

@@ -35,10 +35,11 @@ function configs({ config, errors }: Subject): Target {
         registration: "closed",
         keep: "90m",
         deliveryLimit: "64GiB",
-        inboxLimit: "20 GiB",
+        inboxLimit: "64 GiB",
         inboxDeliveries: "1000",
         diskHeadroom: "0",
         requestSize: "16MiB",
+        trustedProxies: "10.0.0.0/8,::1",
       },
       env: {},
     },
@@ -50,6 +51,11 @@ function configs({ config, errors }: Subject): Target {
         KNOTHOLE_KEEP: "30d",
         KNOTHOLE_REGISTRATION: "open",
       },
+    },
+    {
+      flags: { config: "/etc/relay" },
+      env: { KNOTHOLE_KEEP: "30d" },
+      file: '# a comment\nKNOTHOLE_DATA="/srv/relay"\nKNOTHOLE_KEEP = 7d\nKNOTHOLE_TRUSTED_PROXIES=1\n',
     },
   ]
   return {
@@ -106,7 +112,12 @@ function readSources(text: string): Parameters<Subject["config"]["loadConfig"]>[
   const env = members("env").filter((member): member is [string, string] => {
     return typeof member[1] === "string" && !member[1].includes("\0")
   })
-  return { flags: Object.fromEntries(flags), env: Object.fromEntries(env) }
+  const file = given.get("file")
+  return {
+    flags: Object.fromEntries(flags),
+    env: Object.fromEntries(env),
+    readFile: () => (typeof file === "string" ? file : ""),
+  }
 }
 
 function pathTexts({ ids, errors, refusals, uploads }: Subject, vectors: Vectors): Target[] {
