@@ -53,14 +53,19 @@ export interface Scan {
   readonly contentBytes: number
 }
 
+export interface ScanOptions extends CallOptions {
+  /** Leave names that are not UTF-8 out instead of refusing all. */
+  skipBadNames?: boolean
+}
+
 /** How many entries are looked at before others get their turn. */
 const batch = 500
 
 export async function scanSources(
   sources: readonly Source[],
-  call: CallOptions = {},
+  call: ScanOptions = {},
 ): Promise<Scan> {
-  const scanner = new Scanner()
+  const scanner = new Scanner(call.skipBadNames === true)
   say(call, { kind: "phase", phase: "scanning" })
   for (const step of scanner.walk(sources)) {
     if (step % batch !== 0) continue
@@ -78,6 +83,11 @@ class Scanner implements Scan {
   readonly problems: { path: string; reason: string }[] = []
   contentBytes = 0
   readonly #tops = new Map<string, string>()
+  readonly #skipBadNames: boolean
+
+  constructor(skipBadNames: boolean) {
+    this.#skipBadNames = skipBadNames
+  }
 
   #claimTop(name: string, named: string): boolean {
     if (name === "" || name === "." || name === ".." || name.includes("/") || name.includes("\0")) {
@@ -156,7 +166,7 @@ class Scanner implements Scan {
     for (const child of names.sort((a, b) => a.compare(b))) {
       // A name is sent as the bytes it is, and those must be UTF-8 to mean the same to everybody.
       if (!isUtf8(child)) {
-        this.#refuse(`${from}/${escaped(child)}`, "its name is not UTF-8; rename it")
+        this.#badName(`${from}/${escaped(child)}`)
         continue
       }
       const text = child.toString()
@@ -201,10 +211,17 @@ class Scanner implements Scan {
     })
   }
 
+  #badName(named: string): void {
+    if (this.#skipBadNames) this.skipped.push({ path: named, reason: badName })
+    else this.#refuse(named, badName)
+  }
+
   #refuse(named: string, reason: string): void {
     this.problems.push({ path: named, reason })
   }
 }
+
+export const badName = "its name is not UTF-8"
 
 function tooLongName(name: string): string | undefined {
   // Three bytes for each UTF-16 unit at most: most names need no closer look.

@@ -49,7 +49,7 @@ import { makePrivateFolder } from "./private-files.js"
 import { type CallOptions, notice, say } from "./progress.js"
 import { asUnknownInbox, bundleFrom, callOf, meetRelay, type Relay } from "./relay.js"
 import { parseOrigin } from "./relay-client.js"
-import { type Scan, scanSources, type Skipped, type Source } from "./scan.js"
+import { type Scan, type ScannedEntry, scanSources, type Skipped, type Source } from "./scan.js"
 import { SealingPool } from "./sealer.js"
 import { keepSent } from "./sent.js"
 import { json } from "./session.js"
@@ -82,6 +82,8 @@ export interface SendOptions extends CallOptions {
   state: ClientState
   /** Do not resume what an earlier call left unfinished; start over. */
   fresh?: boolean
+  /** Leave what has a name that is not UTF-8 out, instead of sending nothing because of it. */
+  skipBadNames?: boolean
   /** Carry modification times (they identify; off by default). */
   times?: boolean
   requestBytes?: number
@@ -101,6 +103,11 @@ export interface SentDelivery {
   readonly sentBytes: number
   readonly resumed: boolean
   readonly skipped: readonly Skipped[]
+  /**
+   * Files and folders that came after the sending began that was resumed now: what is delivered is the
+   * list of then. Paths on this machine.
+   */
+  readonly addedLater: readonly string[]
 }
 
 export interface SendResult {
@@ -137,16 +144,24 @@ export async function send(options: SendOptions): Promise<SendResult> {
   }
   const scan = await scanSources(options.sources, options)
   checkSendable(options, scan, streams)
-  if (scan.skipped.length > 0) {
-    const named = scan.skipped.slice(0, 5).map((skipped) => `${skipped.path} (${skipped.reason})`)
-    const rest = scan.skipped.length - named.length
-    notice(options, `left out: ${named.join(", ")}${rest > 0 ? ` and ${rest} more` : ""}`)
-  }
+  noticeEach(
+    options,
+    "left out",
+    scan.skipped.map(({ path, reason }) => `${path} (${reason})`),
+  )
   const deliveries: SentDelivery[] = []
   for (const [origin, recipients] of groups) {
     deliveries.push(await new Sending(options, { origin, recipients, scan, streams }).run())
   }
   return { deliveries }
+}
+
+const mostNotices = 20
+
+/** One notice for each, as far as somebody might read them. */
+function noticeEach(call: CallOptions, what: string, named: readonly string[]): void {
+  for (const one of named.slice(0, mostNotices)) notice(call, `${what}: ${one}`)
+  if (named.length > mostNotices) notice(call, `${what}: ${named.length - mostNotices} more`)
 }
 
 function groupByRelay(options: SendOptions): Map<string, Recipient[]> {
@@ -207,7 +222,10 @@ class Sending {
   readonly #recipients: readonly Recipient[]
   readonly #scan: Scan
   readonly #streams: readonly StreamSource[]
-  readonly #placement: Placement
+  /** What is sent: all that was found, or the part of it that was there when the sending began. */
+  #entries: readonly ScannedEntry[]
+  #placement: Placement
+  #addedLater: readonly string[] = []
   readonly #journalFile: string
   #sentBytes = 0
   #resumed = false
@@ -226,7 +244,8 @@ class Sending {
     this.#recipients = parts.recipients
     this.#scan = parts.scan
     this.#streams = parts.streams
-    this.#placement = placeFiles(parts.scan.entries.map(({ mark }) => mark.size))
+    this.#entries = parts.scan.entries
+    this.#placement = placeFiles(this.#entries.map(({ mark }) => mark.size))
     this.#journalFile = path.join(options.state.folder, "uploads", this.#resumeKey())
   }
 
@@ -334,10 +353,12 @@ class Sending {
     fresh: boolean,
   ): Promise<UploadJournal> {
     const { entries } = this.#scan
+    this.#take(entries, [])
     const known = file === undefined ? undefined : await reopenUploadJournal(file, entries)
     if (known !== undefined && known.kind !== "none") {
       if (known.kind === "resumed" && !fresh) {
         this.#resumed = true
+        this.#take(known.entries, known.addedLater)
         return known.journal
       }
       if (known.kind === "changed" && !fresh) {
@@ -352,6 +373,13 @@ class Sending {
     const journal = await startUploadJournal(file, entries)
     for (const _ of this.#streams) journal.fileSecrets.push(drawFileSecrets())
     return journal
+  }
+
+  #take(entries: readonly ScannedEntry[], addedLater: readonly ScannedEntry[]): void {
+    this.#entries = entries
+    this.#placement = placeFiles(entries.map(({ mark }) => mark.size))
+    this.#addedLater = addedLater.map(({ from }) => from)
+    noticeEach(this.#options, "not included, added after this sending began", this.#addedLater)
   }
 
   /** Gives the relay its room back. It would do so by itself in a day, so a failure is no matter. */
@@ -512,7 +540,7 @@ class Sending {
         client: relay.client,
         upload,
         journal,
-        entries: this.#scan.entries,
+        entries: this.#entries,
         placement: this.#placement,
         streams: this.#streams,
         paddingKey: deriveDeliveryKeys(secrets).padding,
@@ -560,7 +588,7 @@ class Sending {
     const { upload, secrets } = journal
     if (upload === undefined) throw new TypeError("the upload has not begun")
     say(this.#options, { kind: "phase", phase: "finishing" })
-    const entries = this.#entries(journal, delivery.streamed)
+    const entries = this.#manifestEntries(journal, delivery.streamed)
     const bodyLength = paddedBodyLength(delivery.contentLength)
     const root = bodyRoot({ bodyLength, leaves: allLeaves(journal, gridCount(bodyLength)) })
     const manifest = sealManifest({
@@ -633,12 +661,13 @@ class Sending {
       sentBytes: this.#sentBytes,
       resumed: this.#resumed,
       skipped: this.#scan.skipped,
+      addedLater: this.#addedLater,
     }
   }
 
-  #entries(journal: UploadJournal, streamed: readonly StreamEntry[]): Entry[] {
+  #manifestEntries(journal: UploadJournal, streamed: readonly StreamEntry[]): Entry[] {
     const mtime = (ms: number) => (this.#options.times === true ? ms : 0)
-    const entries = this.#scan.entries.map((scanned, index): Entry => {
+    const entries = this.#entries.map((scanned, index): Entry => {
       const name = utf8(scanned.path)
       const mtimeMs = mtime(scanned.mtimeMs)
       const place = this.#placement.files[index]

@@ -235,7 +235,14 @@ export async function startUploadJournal(
 
 export type Reopened =
   | { kind: "none" }
-  | { kind: "resumed"; journal: UploadJournal }
+  | {
+      kind: "resumed"
+      journal: UploadJournal
+      /** Those of the first run, in its order, as they are now. */
+      entries: readonly ScannedEntry[]
+      /** There now, and not when the sending began: they are no part of it. */
+      addedLater: readonly ScannedEntry[]
+    }
   /** `path` is the first entry that is not what it was. */
   | { kind: "changed"; journal: UploadJournal; path: string }
 
@@ -248,8 +255,8 @@ export async function reopenUploadJournal(
   if (reopened === undefined) return { kind: "none" }
   const { log, records } = reopened
   try {
-    const [first, ...rest] = records
-    if (first === undefined || first.type !== types.start) {
+    const [start, ...rest] = records
+    if (start === undefined || start.type !== types.start) {
       await log.close()
       return { kind: "none" }
     }
@@ -258,11 +265,16 @@ export async function reopenUploadJournal(
     for (; rest[next]?.type === types.entries; next++) {
       known.push(...parseEntries(rest[next]?.payload ?? new Uint8Array(0)))
     }
-    const journal = new UploadJournal(log, parseStart(first.payload), known)
-    const chunkCount = entries.reduce((sum, { mark }) => sum + gridCount(mark.size), 0)
+    const journal = new UploadJournal(log, parseStart(start.payload), known)
+    const first = new Set(known.map(pathOf))
+    const addedLater = entries.filter((entry) => !first.has(entry.path))
+    const kept = addedLater.length === 0 ? entries : entries.filter(({ path }) => first.has(path))
+    const chunkCount = kept.reduce((sum, { mark }) => sum + gridCount(mark.size), 0)
     journal.replay(rest.slice(next), chunkCount)
-    const path = firstDifference(known, entries)
-    return path === undefined ? { kind: "resumed", journal } : { kind: "changed", journal, path }
+    const path = firstDifference(known, kept)
+    return path === undefined
+      ? { kind: "resumed", journal, entries: kept, addedLater }
+      : { kind: "changed", journal, path }
   } catch (error) {
     await log.close()
     if (error instanceof FormatError) return { kind: "none" }
@@ -290,7 +302,11 @@ function firstDifference(
     if (record === undefined || !equalBytes(record.scanned, encodeScanned(entry))) return entry.from
   }
   const gone = known[entries.length]
-  return gone && parseUtf8(gone.scanned.subarray(26), "path")
+  return gone && pathOf(gone)
+}
+
+function pathOf({ scanned }: EntryRecord): string {
+  return parseUtf8(scanned.subarray(26), "path")
 }
 
 /** Everything about an entry that the manifest or a mark holds, in one byte string. */

@@ -43,6 +43,7 @@ export interface SendRequest extends WithOutput, IdentityChoice {
   readonly mode: "anonymous" | "deniable" | "signature"
   readonly expiresMs: number | undefined
   readonly receiptFile: string | undefined
+  readonly skipBadNames: boolean
   readonly times: boolean
   readonly fresh: boolean
 }
@@ -254,6 +255,7 @@ ${help.examples.map((line) => `  ${line}`).join("\n")}`,
     )
     .option("--sign", "prove it also to whomever they show it")
     .option("--times", "carry the files' modification times")
+    .option("--skip-bad-names", "leave out names that are not UTF-8")
     .option("--receipt <file>", "keep the relay's signed receipts")
     .option("--fresh", "start over instead of resuming")
   addOutput(addIdentity(addPassphraseFile(send))).action(
@@ -278,6 +280,7 @@ ${help.examples.map((line) => `  ${line}`).join("\n")}`,
               : "anonymous",
         expiresMs: options.expires ?? expiresTwin(env),
         receiptFile: options.receipt,
+        skipBadNames: options.skipBadNames === true,
         times: options.times === true,
         fresh: options.fresh === true,
         identity: options.identity ?? identityTwin(env),
@@ -400,6 +403,7 @@ interface SendOptions extends CommonOptions, WithRelay {
   readonly expires?: number
   readonly deniable?: boolean
   readonly sign?: boolean
+  readonly skipBadNames?: boolean
   readonly times?: boolean
   readonly receipt?: string
   readonly fresh?: boolean

@@ -13,6 +13,7 @@ import {
   UnknownInbox,
   Untrustworthy,
 } from "../index.js"
+import { badName } from "../scan.js"
 import { FormatError, OpenError, RelayRefusal } from "../../protocol/index.js"
 import type { RefusalCode } from "../../protocol/index.js"
 import { showDuration, showText } from "./display.js"
@@ -143,7 +144,11 @@ export const errorKinds: readonly ErrorKind[] = [
     message: listing(
       "nothing was sent, because of",
       problems.map(({ path, reason }) => `${showText(path)}: ${reason}`),
+      mostSourcesListed,
     ),
+    ...(problems.some(({ reason }) => reason === badName) && {
+      remedy: "Rename what is not UTF-8, or say --skip-bad-names to leave it out.",
+    }),
   })),
   kind(DestinationExists, ({ paths }) => ({
     exit: exitCodes.failed,
@@ -330,8 +335,11 @@ function explainUnexpected(error: unknown): Failure {
 
 const mostListed = 20
 
-function listing(head: string, lines: readonly string[]): string {
-  const shown = lines.slice(0, mostListed).map((line) => `  ${line}`)
+/** What has to be put right before a tree can be sent is all named at once, as long as that can be read. */
+const mostSourcesListed = 1000
+
+function listing(head: string, lines: readonly string[], most: number = mostListed): string {
+  const shown = lines.slice(0, most).map((line) => `  ${line}`)
   const rest = lines.length - shown.length
   return [head, ...shown, ...(rest > 0 ? [`  and ${rest} more`] : [])].join("\n")
 }

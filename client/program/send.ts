@@ -52,6 +52,7 @@ export async function sendFiles(request: SendRequest, context: Context): Promise
       state: openState(paths.stateFolder),
       fresh: request.fresh,
       times: request.times,
+      skipBadNames: request.skipBadNames,
       ...whenMoved(work, hasArrived),
     }),
   )
@@ -88,8 +89,18 @@ async function chooseSender(
 
 function report(delivery: SentDelivery, context: Context): void {
   const { output } = context
-  const { id, origin, addresses, expiresMs, entries, contentBytes, sentBytes, resumed, skipped } =
-    delivery
+  const {
+    id,
+    origin,
+    addresses,
+    expiresMs,
+    entries,
+    contentBytes,
+    sentBytes,
+    resumed,
+    skipped,
+    addedLater,
+  } = delivery
   output.result(id)
   output.say(
     [
@@ -107,6 +118,7 @@ function report(delivery: SentDelivery, context: Context): void {
     sent_bytes: sentBytes,
     resumed,
     skipped,
+    added_later: addedLater,
   })
 }
 

@@ -88,7 +88,7 @@ describe("listing sources", () => {
     expect(problems[0]?.reason).toContain(path.join(folder, "file"))
   })
 
-  test("names that are not UTF-8 are all listed before anything is sent", async () => {
+  test("names that are not UTF-8 are all listed before anything is sent, or left out when asked", async () => {
     const folder = writeTree(scratchFolder(), { "in/good": patternBytes(1, 0) })
     for (const byte of [0xff, 0xc3]) {
       const bad = Buffer.concat([Buffer.from(`${folder}/in/bad-`), Buffer.of(byte)])
@@ -100,8 +100,15 @@ describe("listing sources", () => {
       "bad-\\xff",
     ])
     expect(problems.map(({ reason }) => reason)).toEqual([
-      "its name is not UTF-8; rename it",
-      "its name is not UTF-8; rename it",
+      "its name is not UTF-8",
+      "its name is not UTF-8",
+    ])
+    const source = { kind: "path", path: path.join(folder, "in") } as const
+    const { entries, skipped } = await scanSources([source], { skipBadNames: true })
+    expect(entries.map((entry) => entry.path)).toEqual(["in", "in/good"])
+    expect(skipped.map(({ path: name, reason }) => [path.basename(name), reason])).toEqual([
+      ["bad-\\xc3", "its name is not UTF-8"],
+      ["bad-\\xff", "its name is not UTF-8"],
     ])
   })
 

@@ -3,7 +3,9 @@ import {
   copyFileSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from "node:fs"
@@ -385,14 +387,47 @@ describe("run again after an interruption", () => {
     expect(await setting.send({ sources, note: "one" })).toMatchObject({ resumed: true })
   })
 
-  test("a folder that has one more file now is sent anew, so that the file is not left out", async () => {
+  test("a folder that has more files now is sent as it was listed at first, and they are named", async () => {
     const setting = await makeSetting()
-    const folder = writeTree(path.join(setting.folder, "in"), { a: patternBytes(size, 1) })
+    const folder = writeTree(path.join(setting.folder, "in"), { b: patternBytes(size, 1) })
     const sources = [{ kind: "path", path: folder }] as const
     await interrupted(setting, { sources }, 2)
-    writeTree(folder, { b: patternBytes(10, 2) })
-    const sent = await setting.send({ sources })
-    expect(sent).toMatchObject({ resumed: false, entries: 3 })
+    writeTree(folder, { a: patternBytes(10, 2), "sub/c": patternBytes(10, 2) })
+    const told: ProgressEvent[] = []
+    const sent = await setting.send({ sources, onProgress: (event) => told.push(event) })
+    const added = ["a", "sub", "sub/c"].map((name) => path.join(folder, name))
+    expect(sent).toMatchObject({ resumed: true, entries: 2, addedLater: added })
+    for (const name of added) {
+      expect(told).toContainEqual({
+        kind: "notice",
+        text: `not included, added after this sending began: ${name}`,
+      })
+    }
+    expect(await received(setting, sent.id, "in/b")).toBe(digest(patternBytes(size, 1)))
+  })
+
+  test("a folder that lost a file since is sent anew", async () => {
+    const setting = await makeSetting()
+    const files = { a: patternBytes(10, 1), b: patternBytes(size, 1) }
+    const folder = writeTree(path.join(setting.folder, "in"), files)
+    const sources = [{ kind: "path", path: folder }] as const
+    await interrupted(setting, { sources }, 2)
+    rmSync(path.join(folder, "a"))
+    expect(await setting.send({ sources })).toMatchObject({ resumed: false, entries: 2 })
+  })
+
+  test("what is neither file nor folder is left out with a notice each, up to twenty", async () => {
+    const setting = await makeSetting()
+    const folder = writeTree(path.join(setting.folder, "in"), { a: patternBytes(10, 1) })
+    for (let i = 10; i < 35; i++) symlinkSync("a", path.join(folder, `link${i}`))
+    const told: string[] = []
+    await setting.send({
+      sources: [{ kind: "path", path: folder }],
+      onProgress: (event) => event.kind === "notice" && told.push(event.text),
+    })
+    expect(told).toHaveLength(21)
+    expect(told[0]).toBe(`left out: ${path.join(folder, "link10")} (a symbolic link)`)
+    expect(told.at(-1)).toBe("left out: 5 more")
   })
 
   test("many small files come back, whichever of them were under way", async () => {
