@@ -1,6 +1,6 @@
 // A relay, put together: config, ports, stores, rules, routes. Everything is handed in from here, so
 // two relays can live in one process, each with its own folder.
-import type { Express } from "express"
+import type { RequestListener } from "node:http"
 import { join } from "node:path"
 import { parseUtf8, toHex, utf8 } from "../protocol/index.js"
 import { createApp } from "./app.js"
@@ -38,7 +38,7 @@ import { createUploads } from "./uploads.js"
 
 export interface Relay {
   /** The routes, for a server of one's own or a test. */
-  readonly app: Express
+  readonly app: RequestListener
   /** Resolves when the index is whole; until then most routes answer 503. Rejects if it cannot be. */
   readonly ready: Promise<void>
   /** Listens where the config says, and begins to sweep. */
