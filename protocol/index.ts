@@ -45,6 +45,7 @@ export {
 } from "#crypto-provider"
 export { type Json, type JsonObject, parseId } from "./json.js"
 export * from "./messages.js"
+export * from "./relay-status.js"
 export * from "./login.js"
 export * from "./mega.js"
 export * from "./padding.js"

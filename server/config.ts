@@ -24,6 +24,8 @@ export type { ListenAddress } from "./setting-kinds.js"
 export interface RelayConfig {
   readonly listen: ListenAddress
   readonly dataFolder: string
+  /** Where the operator's commands reach the relay; by default a socket in the data folder. */
+  readonly operatorSocket?: string | undefined
   /** Origins that clients may reach this relay by, besides its own loopback ones. */
   readonly publicOrigins: readonly string[]
   readonly registration: "open" | "closed"
@@ -125,6 +127,11 @@ const settings = {
     defaultText: "the XDG data folder, knothole/relay",
     of: ({ dataFolder }) => [dataFolder],
   }),
+  operatorSocket: setting("operator-socket", file, {
+    meaning: "the socket that 'knothole relay status' asks",
+    defaultText: "operator.sock in the data folder",
+    of: ({ operatorSocket }) => (operatorSocket === undefined ? [] : [operatorSocket]),
+  }),
   publicOrigins: setting("public-url", origin, {
     meaning: "a URL clients reach the relay by; several may be given, the first is shown",
     defaultText: "none",
@@ -220,9 +227,14 @@ function resolve(sources: ConfigSources): { readonly config: RelayConfig; readon
   if (deliveryBytes !== undefined && inboxBytes !== undefined && deliveryBytes > inboxBytes) {
     given.problem("--delivery-limit: more than --inbox-limit, so the largest would fit no inbox")
   }
+  const operatorSocket = last(settings.operatorSocket)
+  const socketPath = operatorSocketOf({ dataFolder: dataFolder ?? "", operatorSocket })
+  const socketProblem = socketPathProblem(socketPath)
+  if (socketProblem !== undefined) given.problem(`--operator-socket: ${socketProblem}`)
   const config = {
     listen,
     dataFolder: dataFolder ?? "",
+    operatorSocket,
     publicOrigins: [...new Set(publicOrigins)],
     registration: last(settings.registration) ?? (isLocal ? "open" : "closed"),
     keepMs: last(settings.keepMs) ?? relayDefaults.keepMs,
@@ -382,6 +394,23 @@ function readConfigFile(path: string): string {
 export function loopbackOrigins({ host, port }: ListenAddress): string[] {
   if (!isLoopbackHost(host)) return []
   return ["127.0.0.1", "localhost", "[::1]"].map((name) => new URL(`http://${name}:${port}`).origin)
+}
+
+/** Where the operator's socket is. */
+export function operatorSocketOf(
+  config: Pick<RelayConfig, "dataFolder" | "operatorSocket">,
+): string {
+  return config.operatorSocket ?? join(config.dataFolder, "operator.sock")
+}
+
+/** The kernel's field for a socket's path, with its last zero: 108 bytes on Linux, 104 on macOS. */
+const socketPathBytes = 103
+
+/** Why no socket can be at this path. */
+export function socketPathProblem(path: string): string | undefined {
+  const bytes = Buffer.byteLength(path)
+  if (bytes <= socketPathBytes) return undefined
+  return `${path} has ${bytes} bytes, and the system takes ${socketPathBytes} at most: say a shorter path`
 }
 
 /** The relay's share of a disk that uploads may not use. */

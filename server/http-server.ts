@@ -12,6 +12,8 @@ export interface HttpServer {
   start(listen: ListenAddress): Promise<ListenAddress>
   /** Takes nothing new, lets what is under way end, for a while, and then cuts it off. */
   stop(): Promise<void>
+  /** How many are open. */
+  connections(): Promise<number>
 }
 
 /** A request line and the headers that our clients send fit several times. */
@@ -57,6 +59,15 @@ export function createHttpServer(listener: RequestListener, clock: Clock): HttpS
         server.listen(port, host, () => {
           server.off("error", reject)
           resolve({ host, port: boundPort(server) ?? port })
+        })
+      })
+    },
+
+    connections() {
+      return new Promise((resolve, reject) => {
+        server.getConnections((error, count) => {
+          if (error === null) resolve(count)
+          else reject(error)
         })
       })
     },

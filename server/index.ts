@@ -7,6 +7,7 @@ export {
   type ConfigSources,
   type ListenAddress,
   loadConfig,
+  operatorSocketOf,
   showConfig,
   type RelayConfig,
 } from "./config.js"

@@ -7,7 +7,13 @@ import { createApp } from "./app.js"
 import { createChains } from "./chains.js"
 import { type Clock, systemClock } from "./clock.js"
 import { openClockWatch } from "./clock-watch.js"
-import { headroomBytes, type ListenAddress, loopbackOrigins, type RelayConfig } from "./config.js"
+import {
+  headroomBytes,
+  type ListenAddress,
+  loopbackOrigins,
+  operatorSocketOf,
+  type RelayConfig,
+} from "./config.js"
 import { createDeliveries } from "./deliveries.js"
 import { type Disk, readSmallFile, unlessMissing, writeSyncedFile } from "./disk.js"
 import { createFinishing } from "./finishing.js"
@@ -17,6 +23,9 @@ import { createHttpServer } from "./http-server.js"
 import { createLog, failureFields } from "./log.js"
 import { createLogins } from "./logins.js"
 import { nodeDisk } from "./node-disk.js"
+import { createOperatorApp } from "./operator/app.js"
+import { openOperatorSocket, type OperatorSocket } from "./operator/socket.js"
+import { createStatus } from "./operator/status.js"
 import { createPublishing } from "./publishing.js"
 import { type Randomness, systemRandomness } from "./randomness.js"
 import { rebuildIndex, reconcile } from "./recovery.js"
@@ -117,6 +126,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     }
     const isCurrent = (await index.marker()) === indexState.marker && indexState.marker !== ""
     let isReady = false
+    let hasFailed = false
     const ready = (async () => {
       if (isCurrent) {
         await reconcile(recoveryNeeds)
@@ -128,7 +138,10 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       }
       isReady = true
     })()
-    ready.catch((error: unknown) => log("recovery_failed", failureFields(error), "alarm"))
+    ready.catch((error: unknown) => {
+      hasFailed = true
+      log("recovery_failed", failureFields(error), "alarm")
+    })
 
     const stopping = new AbortController()
     const receiving = new PartBuffers(clock)
@@ -153,6 +166,20 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     })
     const server = createHttpServer(app, clock)
     let stopSchedule: (() => Promise<void>) | undefined
+    let operatorSocket: OperatorSocket | undefined
+    let lastSweepMs: number | undefined
+    const status = createStatus({
+      config,
+      clock,
+      watch,
+      blobs,
+      index,
+      indexKind: "embedded",
+      indexState: () => (isReady ? "ready" : hasFailed ? "failed" : "rebuilding"),
+      url: () => (bound === undefined ? "" : urlOf(bound)),
+      connections: () => server.connections(),
+      lastSweepMs: () => lastSweepMs,
+    })
 
     async function sweepNow(): Promise<void> {
       if (watch.isSuspicious()) {
@@ -162,6 +189,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       await sweep({ blobs, chains, deliveries, index: embedded, keys, log, random }, nowMs())
       await logs.keepReserve()
       await watch.save()
+      lastSweepMs = nowMs()
     }
 
     async function stop(): Promise<void> {
@@ -169,6 +197,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       // Whoever waits for a delivery hears that there is none, and asks again.
       stopping.abort()
       try {
+        await operatorSocket?.close()
         await server.stop()
         await stopSchedule?.()
         await ready.catch(() => undefined)
@@ -189,9 +218,18 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       ready,
 
       async start() {
-        bound = await server.start(config.listen)
-        const host = bound.host.includes(":") ? `[${bound.host}]` : bound.host
-        const url = new URL(`http://${host}:${bound.port}`).origin
+        operatorSocket = await openOperatorSocket({
+          disk,
+          path: operatorSocketOf(config),
+          listener: createOperatorApp({ status, log }),
+        })
+        try {
+          bound = await server.start(config.listen)
+        } catch (error) {
+          await operatorSocket.close()
+          throw error
+        }
+        const url = urlOf(bound)
         stopSchedule = startSchedule(
           [
             { name: "sweep", at: "*/5 * * * *", run: () => ready.then(sweepNow) },
@@ -223,6 +261,10 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     await folder.release()
     throw error
   }
+}
+
+function urlOf({ host, port }: ListenAddress): string {
+  return new URL(`http://${host.includes(":") ? `[${host}]` : host}:${port}`).origin
 }
 
 function writeToStderr(line: string): void {

@@ -12,6 +12,8 @@ export interface RelayFace<Config> {
   readonly loadConfig: (sources: RelaySources) => Config
   /** The settings in use, each with where it is from. Throws as `loadConfig` does. */
   readonly showConfig: (sources: RelaySources) => string
+  /** Where a relay with these settings has its operator's socket. */
+  readonly operatorSocketOf: (config: Config) => string
   readonly createRelay: (
     config: Config,
     ports: { readonly writeLog: (line: string) => void },
@@ -56,6 +58,12 @@ export async function runRelay<Config>(
   options: RelayOptions,
 ): Promise<ExitCode> {
   const { args, env, stdout, stderr } = options
+  if (args[0] === "status") {
+    const { showRelayStatus } = await import("./relay-status.js")
+    return showRelayStatus({ ...options, args: args.slice(1) }, (flags) =>
+      readConfig(face, () => face.operatorSocketOf(face.loadConfig({ flags, env }))),
+    )
+  }
   const parsed = parseRelayArgs(face.configSettings, args)
   if (parsed.kind === "help") {
     stdout.write(parsed.text)
@@ -72,7 +80,7 @@ export async function runRelay<Config>(
   try {
     const config = readConfig(face, () => face.loadConfig(sources))
     const relay = await begin(face, config, (line) => log.write(line))
-    const { url } = await startRelay(relay)
+    const { url } = await startRelay(face, relay)
     log.greet(`listening on ${url}\n`)
     await stopSignal
     await relay.stop()
@@ -138,10 +146,14 @@ const listenProblems: Readonly<Record<string, string>> = {
   EACCES: "the system does not let you listen there; choose a port above 1023 with --listen",
 }
 
-async function startRelay(relay: RunningRelay): Promise<{ readonly url: string }> {
+async function startRelay<Config>(
+  face: RelayFace<Config>,
+  relay: RunningRelay,
+): Promise<{ readonly url: string }> {
   try {
     return await relay.start()
   } catch (error) {
+    if (error instanceof face.DataFolderError) throw new CannotStart(error.message)
     const code = error instanceof Error && "code" in error ? String(error.code) : ""
     const problem = listenProblems[code]
     if (problem !== undefined) throw new CannotStart(`cannot listen: ${problem}`)
@@ -192,7 +204,8 @@ export function parseRelayArgs(
       "after",
       `
 Each has a twin in the environment and in the file: --public-url is KNOTHOLE_PUBLIC_URL.
-docs/operating.md says more about each. Examples:
+docs/operating.md says more about each. 'knothole relay status' asks a running relay.
+Examples:
   knothole relay
   knothole relay --listen 127.0.0.1:9000 --public-url https://drop.example.org`,
     )

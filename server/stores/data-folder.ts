@@ -2,6 +2,7 @@
 //
 //   version          the layout's number
 //   lock             who has the folder open
+//   operator.sock    where a running relay answers its operator (operator/socket.ts)
 //   clock            the latest wall time the relay has seen (clock-watch.ts)
 //   index-state      which index belongs to this folder, and whether it outlived the last run
 //   keys/            the relay's secrets (relay-keys.ts)

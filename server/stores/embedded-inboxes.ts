@@ -3,6 +3,7 @@ import { EventEmitter } from "node:events"
 import { concatBytes, equalBytes, sha256, toHex } from "../../protocol/index.js"
 import { type DeliveryId, type InboxId, isDeliveryId } from "../ids.js"
 import {
+  addToTally,
   type Embedded,
   named,
   numbered,
@@ -97,6 +98,7 @@ export function embeddedInboxes({ db, now, step }: Embedded): InboxIndex & Recla
     openInbox(inbox, bundle) {
       return step(() => {
         if (db.inboxes.get(inbox) !== undefined) return false
+        addToTally(db, { inboxes: 1 })
         void db.bundles.put(inbox, bundle)
         void db.inboxes.put(inbox, emptyInbox(0, zeroHead))
         return true
@@ -130,6 +132,11 @@ export function embeddedInboxes({ db, now, step }: Embedded): InboxIndex & Recla
         const seq = last?.seq ?? restored.floorSeq
         const head = last?.head ?? restored.floorHead
         const held = heldBy(inbox)
+        const before = db.inboxes.get(inbox)
+        addToTally(db, {
+          inboxes: before === undefined ? 1 : 0,
+          waiting: difference(used, before?.used ?? none),
+        })
         void db.bundles.put(inbox, bundle)
         void db.inboxes.put(inbox, {
           ...state,
@@ -212,6 +219,7 @@ export function embeddedInboxes({ db, now, step }: Embedded): InboxIndex & Recla
           held = takeShare(inbox, entry.id, held)
           putEntry(inbox, entry)
         }
+        addToTally(db, { waiting: difference(used, state.used) })
         void db.inboxes.put(inbox, { ...state, seq, head, used, held })
         return "assigned"
       })
@@ -321,6 +329,7 @@ export function embeddedInboxes({ db, now, step }: Embedded): InboxIndex & Recla
           void db.envelopes.remove([inbox, seq])
           used = subtract(used, entry.sizeBytes)
         }
+        addToTally(db, { waiting: difference(used, state.used) })
         void db.inboxes.put(inbox, { ...state, used })
       })
     },
@@ -368,6 +377,10 @@ function add(quota: Quota, bytes: number): Quota {
 
 function subtract(quota: Quota, bytes: number): Quota {
   return { bytes: quota.bytes - bytes, deliveries: quota.deliveries - 1 }
+}
+
+function difference(after: Quota, before: Quota): Quota {
+  return { bytes: after.bytes - before.bytes, deliveries: after.deliveries - before.deliveries }
 }
 
 function contentKey(content: {

@@ -6,7 +6,7 @@
 // power cut the whole index is thrown away and rebuilt (recovery.ts).
 import { embeddedInboxes } from "./embedded-inboxes.js"
 import { embeddedSessions } from "./embedded-sessions.js"
-import { clearTables, openTables } from "./embedded-tables.js"
+import { clearTables, openTables, readTally } from "./embedded-tables.js"
 import { embeddedUploads } from "./embedded-uploads.js"
 import type { RelayIndex } from "./relay-index.js"
 
@@ -40,6 +40,8 @@ export function openEmbeddedIndex({ path, now }: EmbeddedIndexOptions): RelayInd
     setMarker: (marker) => step(() => void db.root.put("marker", marker)),
 
     clear: () => step(() => clearTables(db)),
+
+    tally: () => step(() => readTally(db)),
 
     reclaim: () =>
       step(() => {

@@ -1,6 +1,14 @@
 // The databases of the embedded index, and how one step changes several of them at once.
 import { type Database, open, type RootDatabase } from "lmdb"
-import type { Chain, ChainEntry, OpenUpload, PartEntry, Quota, Session } from "./relay-index.js"
+import type {
+  Chain,
+  ChainEntry,
+  OpenUpload,
+  PartEntry,
+  Quota,
+  Session,
+  Tally,
+} from "./relay-index.js"
 
 export type StoredUpload =
   | ({
@@ -42,6 +50,8 @@ export interface Tables {
   readonly sessions: Database<StoredSession, string>
   readonly sessionsOf: Database<true, [string, string]>
   readonly spent: Database<number, string>
+  /** One value, under "all". */
+  readonly tally: Database<Tally, string>
 }
 
 /** What every part of the index is made from. */
@@ -78,6 +88,7 @@ export function openTables(path: string): Tables {
     sessions: root.openDB({ name: "sessions" }),
     sessionsOf: root.openDB({ name: "sessions-of" }),
     spent: root.openDB({ name: "spent" }),
+    tally: root.openDB({ name: "tally" }),
   }
 }
 
@@ -85,6 +96,40 @@ export function openTables(path: string): Tables {
 export function clearTables({ root, ...databases }: Tables): void {
   for (const database of Object.values(databases)) database.clearSync()
   void root.remove("marker")
+}
+
+// The tally changes in the step that changes what it counts, so the two agree after a crash as well.
+
+export function readTally({ tally, inboxes, uploads }: Tables): Tally {
+  const known = tally.get("all")
+  if (known !== undefined) return known
+  // Of an index that was made before there was a tally: counted once.
+  const states = [...inboxes.getRange({})].map(({ value }) => value.used)
+  const open = [...uploads.getRange({})].filter(({ value }) => value.state === "open")
+  return {
+    inboxes: states.length,
+    waiting: {
+      bytes: states.reduce((sum, { bytes }) => sum + bytes, 0),
+      deliveries: states.reduce((sum, { deliveries }) => sum + deliveries, 0),
+    },
+    openUploads: open.length,
+  }
+}
+
+/** To be called before the change that it counts. */
+export function addToTally(
+  db: Tables,
+  change: { readonly inboxes?: number; readonly openUploads?: number; readonly waiting?: Quota },
+): void {
+  const { inboxes, waiting, openUploads } = readTally(db)
+  void db.tally.put("all", {
+    inboxes: inboxes + (change.inboxes ?? 0),
+    waiting: {
+      bytes: waiting.bytes + (change.waiting?.bytes ?? 0),
+      deliveries: waiting.deliveries + (change.waiting?.deliveries ?? 0),
+    },
+    openUploads: openUploads + (change.openUploads ?? 0),
+  })
 }
 
 interface KeyRange<K> {

@@ -2,6 +2,7 @@
 import { equalBytes, gridLength, maxParts } from "../../protocol/index.js"
 import { type DeliveryId, isDeliveryId } from "../ids.js"
 import {
+  addToTally,
   type Embedded,
   numbered,
   type Reclaims,
@@ -20,6 +21,7 @@ export function embeddedUploads({ db, now, step }: Embedded): UploadIndex & Recl
     if (known === undefined) return
     void db.due.remove([known.state === "open" ? known.expiresMs : known.dueMs, id])
     if (known.state === "open") {
+      addToTally(db, { openUploads: -1 })
       for (const key of snapshot(db.parts.getKeys(numbered(id)))) void db.parts.remove(key)
     }
   }
@@ -29,6 +31,7 @@ export function embeddedUploads({ db, now, step }: Embedded): UploadIndex & Recl
       return step(() => {
         const known = db.uploads.get(upload.id)
         if (known !== undefined) return known
+        addToTally(db, { openUploads: 1 })
         const stored: StoredUpload = { ...upload, state: "open", highest: nowhere, short: nowhere }
         void db.uploads.put(upload.id, stored)
         void db.due.put([upload.expiresMs, upload.id], true)

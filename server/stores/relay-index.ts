@@ -121,6 +121,14 @@ export interface RestoredInbox {
   readonly entries: readonly (GoneEntry | WaitingEntryWithEnvelope)[]
 }
 
+/** How much there is of everything, for whoever runs the relay. */
+export interface Tally {
+  readonly inboxes: number
+  /** Places in inboxes that a delivery takes, of every age. */
+  readonly waiting: Quota
+  readonly openUploads: number
+}
+
 export interface RelayIndex extends UploadIndex, InboxIndex, SessionIndex {
   // Whose index this is. A marker that differs from the data folder's says that it was emptied or
   // belongs to another relay.
@@ -129,6 +137,8 @@ export interface RelayIndex extends UploadIndex, InboxIndex, SessionIndex {
   /** Forgets everything. */
   clear(): Promise<void>
 
+  /** Kept as things change: asking costs the same however much there is. */
+  tally(): Promise<Tally>
   /** Frees the space of what has ended. */
   reclaim(): Promise<void>
   close(): Promise<void>

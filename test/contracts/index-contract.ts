@@ -611,6 +611,35 @@ export function describeIndex(
       })
     })
 
+    it("keeps a tally of what is there", async () => {
+      expect(await index.tally()).toEqual({
+        inboxes: 0,
+        waiting: { bytes: 0, deliveries: 0 },
+        openUploads: 0,
+      })
+      for (const _ of [1, 2]) await index.openInbox(alice, bytesOf("bundle"))
+      for (const name of ["one", "one", "two", "three"]) await index.startUpload(upload(name))
+      for (const _ of [1, 2]) await index.closeUpload({ id: delivery("one"), dueMs: now })
+      await index.forgetUpload(delivery("two"))
+      await Promise.all(["one", "four", "five"].map((name) => appendVisible(index, alice, name)))
+      const first = await index.entryById({ inbox: alice, id: delivery("one") })
+      const seqs = [{ seq: first?.seq ?? 0, reason: "taken" as const }]
+      for (const _ of [1, 2]) await index.bury({ inbox: alice, seqs })
+      const expected = {
+        inboxes: 1,
+        waiting: { bytes: 200, deliveries: 2 },
+        openUploads: 1,
+      }
+      expect(await index.tally()).toEqual(expected)
+      const { floorSeq, floorHead } = { floorSeq: 0, floorHead: emptyChainHead() }
+      const entry = waitingEntry("six", { seq: 1, head: floorHead })
+      const restored = { inbox: alice, bundle: bytesOf("bundle"), floorSeq, floorHead }
+      for (const _ of [1, 2]) await index.restoreInbox({ ...restored, entries: [entry] })
+      expect(await index.tally()).toEqual({ ...expected, waiting: { bytes: 100, deliveries: 1 } })
+      await index.clear()
+      expect(await index.tally()).toMatchObject({ inboxes: 0, openUploads: 0 })
+    })
+
     it("remembers its marker until it is emptied, and forgets everything then", async () => {
       expect(await index.marker()).toBeUndefined()
       await index.setMarker("mine")

@@ -31,6 +31,7 @@ describe("the relay's settings", () => {
     expect(load()).toEqual({
       listen: { host: "127.0.0.1", port: 8787 },
       dataFolder: "/home/somebody/.local/share/knothole/relay",
+      operatorSocket: undefined,
       publicOrigins: [],
       registration: "open",
       keepMs: 14 * 86_400_000,

@@ -1,0 +1,49 @@
+// What the relay tells its operator about itself.
+import type { IndexKind, IndexState, RelayStatus } from "../../protocol/index.js"
+import { headroomBytes, type RelayConfig } from "../config.js"
+import type { Clock } from "../clock.js"
+import type { ClockWatch } from "../clock-watch.js"
+import type { BlobStore } from "../stores/blob-store.js"
+import type { RelayIndex } from "../stores/relay-index.js"
+import { version } from "../version.js"
+
+export interface StatusNeeds {
+  readonly config: RelayConfig
+  readonly clock: Clock
+  readonly watch: ClockWatch
+  readonly blobs: BlobStore
+  readonly index: RelayIndex
+  readonly indexKind: IndexKind
+  readonly indexState: () => IndexState
+  readonly url: () => string
+  readonly connections: () => Promise<number>
+  readonly lastSweepMs: () => number | undefined
+}
+
+/** The relay's status at any time from now on; its uptime counts from now. */
+export function createStatus(needs: StatusNeeds): () => Promise<RelayStatus> {
+  const { config, clock, watch, blobs, index } = needs
+  const startedMs = clock.monotonicMs()
+  return async () => {
+    const { freeBytes, totalBytes } = await blobs.space()
+    const { inboxes, waiting, openUploads } = await index.tally()
+    return {
+      version,
+      uptimeMs: Math.floor(clock.monotonicMs() - startedMs),
+      url: needs.url(),
+      publicUrls: config.publicOrigins,
+      disk: {
+        totalBytes,
+        freeBytes,
+        headroomBytes: Math.ceil(headroomBytes(config, totalBytes)),
+      },
+      inboxes,
+      waiting,
+      openUploads,
+      connections: await needs.connections(),
+      lastSweepMs: needs.lastSweepMs(),
+      index: { kind: needs.indexKind, state: needs.indexState() },
+      clockAlarm: watch.isSuspicious(),
+    }
+  }
+}
