@@ -167,3 +167,14 @@ export class Locked extends Error {
     this.pid = pid
   }
 }
+
+/** The address book cannot be used as it is. It was left alone. */
+export class UnusableContacts extends Error {
+  override readonly name: string = "UnusableContacts"
+  readonly path: string
+
+  constructor(file: string, message: string, options: { cause?: unknown } = {}) {
+    super(message, options)
+    this.path = file
+  }
+}

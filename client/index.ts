@@ -26,6 +26,7 @@ export {
   UnknownEntry,
   UnknownInbox,
   Untrustworthy,
+  UnusableContacts,
 } from "./errors.js"
 export type { CallOptions, OnProgress, Phase, ProgressEvent } from "./progress.js"
 export { type ClientState, openState } from "./state.js"
@@ -46,6 +47,16 @@ export {
   type SentOptions,
   type SentRecord,
 } from "./sent.js"
+export { parseContactName } from "./contact-name.js"
+export {
+  changeContacts,
+  type Contact,
+  contactAddress,
+  contactOf,
+  findContact,
+  knownSenders,
+  readContacts,
+} from "./contacts.js"
 export type { KnownSenders, Sender } from "./delivery.js"
 export {
   type Inbox,

@@ -43,7 +43,7 @@ export {
   x25519KeyPair,
   x25519PublicKey,
 } from "#crypto-provider"
-export { type Json, type JsonObject, parseId } from "./json.js"
+export { type Json, type JsonObject, JsonReader, parseId } from "./json.js"
 export * from "./messages.js"
 export * from "./relay-status.js"
 export * from "./login.js"

@@ -3,7 +3,7 @@
 import { Command, CommanderError, Option } from "commander"
 import { UsageError } from "./errors.js"
 import type { OutputMode } from "./output.js"
-import { parseDeliveryId, parseDuration, parseIdentityName } from "./quantities.js"
+import { parseContact, parseDeliveryId, parseDuration, parseIdentityName } from "./quantities.js"
 import type { Environment } from "./settings.js"
 
 interface WithOutput {
@@ -76,6 +76,24 @@ export interface DiscardRequest extends WithOutput, IdentityChoice {
   readonly relay: string | undefined
 }
 
+export type ContactRequest = WithOutput & { readonly command: "contact" } & (
+    | {
+        readonly action: "add"
+        readonly name: string
+        readonly address: string
+        readonly relay: string | undefined
+        readonly replace: boolean
+      }
+    | { readonly action: "list" }
+    | { readonly action: "remove"; readonly name: string }
+    | {
+        readonly action: "verify"
+        readonly name: string
+        /** As they were heard; none to be shown them and asked. */
+        readonly words: readonly string[]
+      }
+  )
+
 export interface RelayRequest {
   readonly command: "relay"
   readonly args: readonly string[]
@@ -98,6 +116,7 @@ export type Request =
   | ReceiveRequest
   | SentRequest
   | DiscardRequest
+  | ContactRequest
   | RelayRequest
   | HelpRequest
   | VersionRequest
@@ -113,8 +132,7 @@ export function parseCommandLine(options: { args: readonly string[]; env: Enviro
   let request: Request | undefined
   let written = ""
   const program = describeProgram({ env, chosen: (value) => (request = value) })
-  const all = [program, ...program.commands]
-  for (const command of all) {
+  for (const command of withSubcommands(program)) {
     command.exitOverride()
     command.configureOutput({
       writeOut: (text) => (written += text),
@@ -125,10 +143,10 @@ export function parseCommandLine(options: { args: readonly string[]; env: Enviro
   try {
     program.parse(args.length === 0 ? ["--help"] : args, { from: "user" })
   } catch (error) {
-    if (error instanceof UsageError) throw new UsageError(withHelp(error.message, args))
+    if (error instanceof UsageError) throw new UsageError(withHelp(error.message, program, args))
     if (!(error instanceof CommanderError)) throw error
     if (error.exitCode === 0) return { command: "help", text: written }
-    throw new UsageError(describeCommanderError(error, args))
+    throw new UsageError(describeCommanderError(error, program, args))
   }
   if (request === undefined) throw new UsageError("which command? 'knothole --help' lists them")
   // As the option below declares it.
@@ -140,18 +158,45 @@ function hasOutput(request: Request): request is Extract<Request, WithOutput> {
   return "output" in request
 }
 
-function describeCommanderError(error: CommanderError, args: readonly string[]): string {
-  const message = error.message.replace(/^error: /, "")
-  return withHelp(message, error.code === "commander.unknownCommand" ? [] : args)
+function withSubcommands(command: Command): Command[] {
+  return [command, ...command.commands.flatMap(withSubcommands)]
 }
 
-function withHelp(message: string, args: readonly string[]): string {
-  const command = args.find((word) => !word.startsWith("-"))
-  const help = command === undefined ? "" : ` ${command}`
-  return `${message}\n'knothole${help} --help' shows how it is written.`
+function describeCommanderError(
+  error: CommanderError,
+  program: Command,
+  args: readonly string[],
+): string {
+  if (error.code === "commander.help") {
+    const names = commandOf(program, args).commands.map((command) => command.name())
+    return withHelp(`what of '${args[0]}'? There is ${names.join(", ")}`, program, args)
+  }
+  return withHelp(error.message.replace(/^error: /, ""), program, args)
+}
+
+function withHelp(message: string, program: Command, args: readonly string[]): string {
+  const path = pathOf(commandOf(program, args))
+  return `${message}\n'${path} --help' shows how it is written.`
+}
+
+/** The command that was meant, as far as its words are known. */
+function commandOf(program: Command, args: readonly string[]): Command {
+  let found = program
+  for (const word of args.filter((word) => !word.startsWith("-"))) {
+    const next = found.commands.find((command) => command.name() === word)
+    if (next === undefined) break
+    found = next
+  }
+  return found
+}
+
+function pathOf(command: Command): string {
+  return command.parent === null ? command.name() : `${pathOf(command.parent)} ${command.name()}`
 }
 
 const helpWidth = 80
+
+const subcommandTerm = (command: Command): string => command.name()
 
 interface Description {
   readonly env: Environment
@@ -172,7 +217,7 @@ function describeProgram({ env, chosen }: Description): Command {
     )
     .helpOption("-h, --help", "print help; 'knothole COMMAND --help' for one command")
     .helpCommand(false)
-    .configureHelp({ helpWidth, subcommandTerm: (command) => command.name() })
+    .configureHelp({ helpWidth, subcommandTerm })
     .addHelpText(
       "after",
       `
@@ -184,8 +229,13 @@ Examples:
   knothole receive -o ~/Downloads                  pick it up`,
     )
 
-  const add = (name: string, summary: string, help: { examples: string[]; twins: string[] }) =>
-    program
+  const add = (
+    name: string,
+    summary: string,
+    help: { examples: string[]; twins: string[] },
+    parent: Command = program,
+  ) =>
+    parent
       .command(name)
       .description(`${summary[0]?.toUpperCase()}${summary.slice(1)}.`)
       .summary(summary)
@@ -199,6 +249,18 @@ Environment (KNOTHOLE_…): ${[...help.twins, "JSON", "QUIET"].join(" ")}
 Examples:
 ${help.examples.map((line) => `  ${line}`).join("\n")}`,
       )
+
+  /** A command that has commands of its own. */
+  const addGroup = (name: string, summary: string, examples: string[]) =>
+    program
+      .command(name)
+      .description(`${summary[0]?.toUpperCase()}${summary.slice(1)}.`)
+      .summary(summary)
+      .usage("COMMAND [OPTIONS]")
+      .helpOption("-h, --help", `print this; 'knothole ${name} COMMAND --help' for one`)
+      .helpCommand(false)
+      .configureHelp({ helpWidth, subcommandTerm })
+      .addHelpText("after", `\nExamples:\n${examples.map((line) => `  ${line}`).join("\n")}`)
 
   // Only its name and summary: its flags are the relay's own.
   program.command("relay").description("run a relay in the foreground until SIGTERM")
@@ -244,8 +306,8 @@ ${help.examples.map((line) => `  ${line}`).join("\n")}`,
     ],
   })
     .argument("[paths...]", "files and folders; - is stdin")
-    .option("-r, --recipient <address>", "who may open it: knot1…@host (repeatable)", collect)
-    .option("-R, --recipients-file <file>", "addresses, one a line; - is stdin", collect)
+    .option("-r, --recipient <who>", "who may open it: knot1…@host or a contact", collect)
+    .option("-R, --recipients-file <file>", "recipients, one a line; - is stdin", collect)
     .option("--relay <url>", "the relay of recipients named without @host")
     .option("--note <text>", "a few words, sealed with the files")
     .option("--name <name>", "name for what stdin brings (default: stdin)")
@@ -378,6 +440,83 @@ ${help.examples.map((line) => `  ${line}`).join("\n")}`,
       })
     },
   )
+  const contact = addGroup("contact", "keep addresses of people you know, and compare words", [
+    "knothole contact add anna knot1…@drop.example.org",
+    "knothole contact verify anna",
+    "knothole send report.pdf -r anna",
+  ])
+  const contactAdd = add(
+    "add",
+    "fetch somebody's keys and keep them under a name",
+    {
+      twins: ["RELAY"],
+      examples: [
+        "knothole contact add anna knot1…@drop.example.org",
+        "knothole contact add anna knot1…@new.example.org --replace",
+      ],
+    },
+    contact,
+  )
+    .argument("<name>", "what you call them; 'send -r NAME' sends to it", parseContact)
+    .argument("<address>", "knot1…@host, or the link of a drop page")
+    .option("--relay <url>", "the relay of an address without @host")
+    .option("--replace", "let the name stand for another address than before")
+  addOutput(contactAdd).action(
+    (name: string, address: string, options: CommonOptions & WithRelay & WithReplace) => {
+      chosen({
+        command: "contact",
+        action: "add",
+        name,
+        address,
+        relay: options.relay ?? twin(env, "KNOTHOLE_RELAY"),
+        replace: options.replace === true,
+        output: outputMode(options, env),
+      })
+    },
+  )
+  const contactList = add(
+    "list",
+    "list whom you know; with --json one array, no done event",
+    { twins: [], examples: ["knothole contact list"] },
+    contact,
+  )
+  addOutput(contactList).action((options: CommonOptions) => {
+    chosen({ command: "contact", action: "list", output: outputMode(options, env) })
+  })
+  const contactVerify = add(
+    "verify",
+    "compare words with a contact, and remember that they agreed",
+    {
+      twins: [],
+      examples: [
+        "knothole contact verify anna",
+        "knothole contact verify anna WORD1 WORD2 … WORD8   as she read them out",
+      ],
+    },
+    contact,
+  )
+    .argument("<name>", "the contact", parseContact)
+    .argument("[words...]", "the eight words that their 'knothole address' shows")
+  addOutput(contactVerify).action(
+    (name: string, words: string[] | undefined, options: CommonOptions) => {
+      chosen({
+        command: "contact",
+        action: "verify",
+        name,
+        words: (words ?? []).flatMap((text) => text.split(/[\s,]+/)).filter((word) => word !== ""),
+        output: outputMode(options, env),
+      })
+    },
+  )
+  const contactRemove = add(
+    "remove",
+    "forget a contact; what they sent stays",
+    { twins: [], examples: ["knothole contact remove anna"] },
+    contact,
+  ).argument("<name>", "the contact", parseContact)
+  addOutput(contactRemove).action((name: string, options: CommonOptions) => {
+    chosen({ command: "contact", action: "remove", name, output: outputMode(options, env) })
+  })
   return program
 }
 
@@ -390,6 +529,9 @@ interface CommonOptions {
 }
 interface WithRelay {
   readonly relay?: string
+}
+interface WithReplace {
+  readonly replace?: boolean
 }
 interface InitOptions extends CommonOptions, WithRelay {
   readonly name?: string

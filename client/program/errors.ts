@@ -21,6 +21,11 @@ export class KeyProblem extends Error {
   override readonly name = "KeyProblem"
 }
 
+/** The words of a contact are not those that were read out. */
+export class WordsDiffer extends Error {
+  override readonly name = "WordsDiffer"
+}
+
 /** There is no delivery that could be received. */
 export class NothingWaits extends Error {
   override readonly name = "NothingWaits"

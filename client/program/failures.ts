@@ -12,6 +12,7 @@ import {
   UnknownEntry,
   UnknownInbox,
   Untrustworthy,
+  UnusableContacts,
 } from "../index.js"
 import { badName } from "../scan.js"
 import { FormatError, OpenError, RelayRefusal } from "../../protocol/index.js"
@@ -25,6 +26,7 @@ import {
   NothingWaits,
   PartlyDone,
   UsageError,
+  WordsDiffer,
 } from "./errors.js"
 import { exitCodes } from "./exit-codes.js"
 import type { ExitCode } from "./exit-codes.js"
@@ -73,6 +75,11 @@ export const errorKinds: readonly ErrorKind[] = [
   kind(KeyProblem, ({ message }) => ({
     exit: exitCodes.refused,
     code: "key_problem",
+    message,
+  })),
+  kind(WordsDiffer, ({ message }) => ({
+    exit: exitCodes.refused,
+    code: "words_differ",
     message,
   })),
   kind(NothingWaits, ({ message }) => ({
@@ -132,6 +139,11 @@ export const errorKinds: readonly ErrorKind[] = [
     code: "untrustworthy",
     message,
     ...(proofFile !== undefined && { remedy: `What the relay signed is kept in ${proofFile}.` }),
+  })),
+  kind(UnusableContacts, ({ message }) => ({
+    exit: exitCodes.failed,
+    code: "unusable_contacts",
+    message,
   })),
   kind(SourceChanged, ({ message }) => ({
     exit: exitCodes.failed,

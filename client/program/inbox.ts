@@ -1,7 +1,15 @@
 import { fingerprintWords, toHex } from "../../protocol/index.js"
 import { errorCode } from "../error-code.js"
-import { DeliveryGone, DiskFull, openInbox, openState } from "../index.js"
-import type { Inbox, InboxRow, Sender } from "../index.js"
+import {
+  contactOf,
+  DeliveryGone,
+  DiskFull,
+  knownSenders,
+  openInbox,
+  openState,
+  readContacts,
+} from "../index.js"
+import type { Contact, Inbox, InboxRow, Sender } from "../index.js"
 import type { IdentityChoice, InboxRequest } from "./command-line.js"
 import { isoTime, shorten, showCount, showSize, showText, showTime } from "./display.js"
 import { UsageError } from "./errors.js"
@@ -11,13 +19,17 @@ import { parseRelay } from "./recipients.js"
 import type { Context, WorkOptions } from "./context.js"
 import { readConfig } from "./settings.js"
 
-/** Hands `use` this person's inbox and closes it afterwards. The passphrase is asked for before anything is shown. */
+/**
+ * Hands `use` this person's inbox, and the contacts its senders are looked up among, and closes it
+ * afterwards. The passphrase is asked for before anything is shown.
+ */
 export async function withInbox<T>(
   request: IdentityChoice & { readonly relay: string | undefined },
   context: Context,
-  use: (inbox: Inbox, work: WorkOptions) => Promise<T>,
+  use: (inbox: Inbox, work: WorkOptions, contacts: readonly Contact[]) => Promise<T>,
 ): Promise<T> {
   const { paths } = context
+  const contacts = readContacts(paths.contactsFile)
   const key = loadKeyFile({ paths, config: readConfig(paths), name: request.identity })
   const written = request.relay ?? key.relay
   if (written === undefined) {
@@ -32,10 +44,11 @@ export async function withInbox<T>(
       identity,
       relay,
       state: openState(paths.stateFolder),
+      senders: knownSenders(contacts),
       ...work,
     })
     try {
-      return await use(inbox, work)
+      return await use(inbox, work, contacts)
     } catch (error) {
       throw withFullDisk(error, paths.stateFolder)
     } finally {
@@ -71,17 +84,18 @@ export async function findWaiting(
 export async function listInbox(request: InboxRequest, context: Context): Promise<void> {
   const { output } = context
   let shown = 0
-  const rows = await withInbox(request, context, (inbox, work) =>
-    inbox.list({
+  const { rows, contacts } = await withInbox(request, context, async (inbox, work, contacts) => ({
+    rows: await inbox.list({
       ...work,
       onRow: (row) => {
         if (shown === 0) output.result(tableHead())
         shown += 1
-        output.result(tableRow(row))
+        output.result(tableRow(row, contacts))
       },
     }),
-  )
-  output.list(rows.map(rowForPrograms))
+    contacts,
+  }))
+  output.list(rows.map((row) => rowForPrograms(row, contacts)))
   const fresh = rows.filter((row) => row.isNew).length
   output.say(
     rows.length === 0
@@ -120,24 +134,51 @@ export function tableHead(): string {
   return line((column) => column.title)
 }
 
-/** A claimed sender takes a line of its own below. */
-export function tableRow(row: InboxRow): string {
-  const claim = describeClaim(row.sender)
-  return `${line((column) => column.show(row))}${claim === undefined ? "" : `\n  ${claim}`}`
+/** Who sent it takes a line of its own below, unless nobody says. */
+export function tableRow(row: InboxRow, contacts: readonly Contact[]): string {
+  const from = describeSender(row.sender, contacts)
+  return `${line((column) => column.show(row))}${from === undefined ? "" : `\n  ${from}`}`
 }
 
-/** Whom the sender says it is: nothing here knows that key, so it is never more than a claim. */
-export function describeClaim(sender: Sender): string | undefined {
-  if (sender.kind !== "unverified" || sender.claimedFingerprint === undefined) return undefined
-  return `claims a sender, not verified: ${fingerprintWords(sender.claimedFingerprint).join(" ")}`
+/**
+ * Whose key it was, in the owner's own name for them, or whom the sender says it is: without a contact
+ * of that key it is never more than a claim. Undefined for an anonymous sender.
+ */
+export function describeSender(sender: Sender, contacts: readonly Contact[]): string | undefined {
+  if (sender.kind === "refused") return undefined
+  if (sender.kind === "unverified") {
+    return sender.claimedFingerprint && claimed(sender.claimedFingerprint)
+  }
+  const contact = contactOf(contacts, sender.fingerprint)
+  if (contact === undefined) return claimed(sender.fingerprint)
+  const { name, comparedMs } = contact
+  const known = comparedMs === undefined ? "contact not yet compared" : "verified contact"
+  return `from ${name} (${known}${sender.kind === "signed" ? ", signed" : ""})`
 }
 
-export function senderForPrograms(sender: Sender): object {
+function claimed(fingerprint: Uint8Array): string {
+  return `claims a sender, not verified: ${fingerprintWords(fingerprint).join(" ")}`
+}
+
+export function senderForPrograms(sender: Sender, contacts: readonly Contact[]): object {
   const { kind } = sender
   if (kind === "refused") return { kind }
-  if (kind !== "unverified") return { kind, fingerprint: toHex(sender.fingerprint) }
-  const { claimedFingerprint: claimed } = sender
-  return { kind, ...(claimed !== undefined && { claimed_fingerprint: toHex(claimed) }) }
+  if (kind !== "unverified") {
+    const contact = contactOf(contacts, sender.fingerprint)
+    return {
+      kind,
+      fingerprint: toHex(sender.fingerprint),
+      ...(contact !== undefined && {
+        contact: contact.name,
+        verified_contact: contact.comparedMs !== undefined,
+      }),
+    }
+  }
+  const { claimedFingerprint } = sender
+  return {
+    kind,
+    ...(claimedFingerprint !== undefined && { claimed_fingerprint: toHex(claimedFingerprint) }),
+  }
 }
 
 function line(cell: (column: Column) => string): string {
@@ -152,14 +193,14 @@ function line(cell: (column: Column) => string): string {
 }
 
 /** One element of the array that `inbox --json` prints. Times are ISO 8601 in UTC, sizes bytes. */
-export function rowForPrograms(row: InboxRow): object {
+export function rowForPrograms(row: InboxRow, contacts: readonly Contact[]): object {
   return {
     id: row.id,
     received: isoTime(row.receivedMs),
     expires: isoTime(row.expiresMs),
     size: row.sizeBytes,
     entries: row.entries,
-    sender: senderForPrograms(row.sender),
+    sender: senderForPrograms(row.sender, contacts),
     note: row.note,
     new: row.isNew,
     ...(row.duplicateOf !== undefined && { duplicate_of: row.duplicateOf }),

@@ -3,6 +3,7 @@ import { constants, openSync, readFileSync, writeSync } from "node:fs"
 import { StringDecoder } from "node:string_decoder"
 import { ReadStream } from "node:tty"
 import { errorCode } from "../error-code.js"
+import { showText } from "./display.js"
 import { Interrupted, UsageError } from "./errors.js"
 
 /** Where a person can be asked although stdin and stdout are taken. */
@@ -10,6 +11,8 @@ export interface Terminal {
   readonly say: (text: string) => void
   /** Answers one line that is not shown while it is typed. */
   readonly askHidden: (question: string) => Promise<string>
+  /** Answers one line that is seen while it is typed. */
+  readonly ask: (question: string) => Promise<string>
 }
 
 export interface PassphraseSource {
@@ -17,6 +20,13 @@ export interface PassphraseSource {
   readonly file: string | undefined
   /** Undefined where there is no terminal. */
   readonly terminal: Terminal | undefined
+}
+
+/** Where a decision cannot be left to a file: the terminal, or a refusal that says what to write instead. */
+export function terminalOrRefuse(remedy: string): Terminal {
+  const terminal = openTerminal()
+  if (terminal !== undefined) return terminal
+  throw new UsageError(`there is no terminal to ask at\n${remedy}`)
 }
 
 /** The passphrase of a key that exists. `what` names the key in the question. */
@@ -116,7 +126,7 @@ export function openTerminal(): Terminal | undefined {
   }
   // What was typed or pasted ahead of its question waits here for it.
   let ahead = ""
-  const askHidden = (question: string) => {
+  const askLine = (question: string, show: (line: HiddenLine) => void) => {
     say(question)
     const line = new HiddenLine()
     const decoder = new StringDecoder("utf8")
@@ -130,6 +140,7 @@ export function openTerminal(): Terminal | undefined {
       }
       const typed = (text: string) => {
         const { state, rest } = line.type(text)
+        show(line)
         if (state === "typing") return
         ahead = rest
         end()
@@ -146,7 +157,13 @@ export function openTerminal(): Terminal | undefined {
       typed(before)
     })
   }
-  return { say, askHidden }
+  return {
+    say,
+    askHidden: (question) => askLine(question, () => {}),
+    // Without an echo of the terminal's own, the whole line is written anew after each key.
+    ask: (question) =>
+      askLine(question, ({ text }) => say(`\r\u001b[K${question}${showText(text)}`)),
+  }
 }
 
 export interface TypedSoFar {

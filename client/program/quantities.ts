@@ -1,4 +1,6 @@
 // Quantities as people write them on a command line.
+import { parseContactName } from "../contact-name.js"
+import { showText } from "./display.js"
 import { UsageError } from "./errors.js"
 
 const unitMs = new Map([
@@ -46,5 +48,14 @@ export function parseIdentityName(text: string): string {
   if (/^[a-z0-9][a-z0-9_-]{0,62}$/.test(text)) return text
   throw new UsageError(
     `'${text}' cannot name an identity: use lower-case letters, digits, '-' and '_', at most 63 of them, beginning with a letter or digit`,
+  )
+}
+
+/** The name a person gives to somebody they know. */
+export function parseContact(text: string): string {
+  const name = parseContactName(text)
+  if (name !== undefined) return name
+  throw new UsageError(
+    `'${showText(text)}' cannot name a contact: use letters, digits, '.', '-' and '_', at most 63 of them, beginning with a letter or digit and not with knot1`,
   )
 }

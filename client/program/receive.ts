@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs"
 import path from "node:path"
-import { DestinationNotFolder, type Inbox, type InboxRow, type ReceiveResult } from "../index.js"
+import { DestinationNotFolder } from "../index.js"
+import type { Contact, Inbox, InboxRow, ReceiveResult } from "../index.js"
 import type { ReceiveRequest } from "./command-line.js"
 import { showCount, showSize, showText } from "./display.js"
 import { NothingWaits, PartlyDone, UsageError } from "./errors.js"
@@ -8,7 +9,7 @@ import { exitCodes } from "./exit-codes.js"
 import type { ExitCode } from "./exit-codes.js"
 import { explainFailure } from "./failures.js"
 import {
-  describeClaim,
+  describeSender,
   findWaiting,
   senderForPrograms,
   tableHead,
@@ -20,9 +21,9 @@ import type { Context, WorkOptions } from "./context.js"
 
 export async function receiveDeliveries(request: ReceiveRequest, context: Context): Promise<void> {
   const { output } = context
-  await withInbox(request, context, async (inbox, work) => {
+  await withInbox(request, context, async (inbox, work, contacts) => {
     context.canResume(`To go on where it stopped, run the same again:\n  ${context.sameAgain}`)
-    const ids = await chooseIds(request, inbox, work)
+    const ids = await chooseIds(request, inbox, work, contacts)
     if (ids.length === 0) {
       output.say("Nothing waits in this inbox: there was nothing to receive.")
       return
@@ -37,6 +38,7 @@ export async function receiveDeliveries(request: ReceiveRequest, context: Contex
         context,
         inbox,
         work,
+        contacts,
         id,
         into,
         isOnly: ids.length === 1,
@@ -51,6 +53,7 @@ async function chooseIds(
   request: ReceiveRequest,
   inbox: Inbox,
   work: WorkOptions,
+  contacts: readonly Contact[],
 ): Promise<string[]> {
   if (request.ids.length > 0) return findWaiting(request.ids, inbox, work)
   const waiting = (await inbox.list(work)).filter(canBeReceived)
@@ -64,7 +67,7 @@ async function chooseIds(
     [
       `${waiting.length} deliveries wait; name the ids of those you want, or say --all`,
       tableHead(),
-      ...waiting.map(tableRow),
+      ...waiting.map((row) => tableRow(row, contacts)),
     ].join("\n"),
   )
 }
@@ -81,6 +84,7 @@ interface OneDelivery {
   readonly context: Context
   readonly inbox: Inbox
   readonly work: WorkOptions
+  readonly contacts: readonly Contact[]
   readonly id: string
   readonly into: string
   readonly isOnly: boolean
@@ -88,7 +92,7 @@ interface OneDelivery {
 
 /** What went wrong with this one, when the others may still go well. */
 async function receiveOne(one: OneDelivery): Promise<string | undefined> {
-  const { request, context, inbox, work, id, into } = one
+  const { request, context, inbox, work, contacts, id, into } = one
   const { output } = context
   let result: ReceiveResult
   try {
@@ -113,9 +117,9 @@ async function receiveOne(one: OneDelivery): Promise<string | undefined> {
   }
   const { paths, files, bytes, note, sender, resumed, failed } = result
   for (const file of paths) output.result(showText(file))
-  const claim = sender === undefined ? undefined : describeClaim(sender)
+  const from = sender === undefined ? undefined : describeSender(sender, contacts)
   output.say(
-    `${id}: ${showCount(files, "file")}, ${showSize(bytes)}${resumed ? ", resumed" : ""}${note === "" ? "" : `\nNote: ${showNote(note)}`}${claim === undefined ? "" : `\nSender: ${claim}`}`,
+    `${id}: ${showCount(files, "file")}, ${showSize(bytes)}${resumed ? ", resumed" : ""}${note === "" ? "" : `\nNote: ${showNote(note)}`}${from === undefined ? "" : `\nSender: ${from}`}`,
   )
   output.event("received", {
     id,
@@ -124,7 +128,7 @@ async function receiveOne(one: OneDelivery): Promise<string | undefined> {
     files,
     bytes,
     note,
-    ...(sender !== undefined && { sender: senderForPrograms(sender) }),
+    ...(sender !== undefined && { sender: senderForPrograms(sender, contacts) }),
     resumed,
     failed,
   })

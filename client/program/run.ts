@@ -42,7 +42,8 @@ export async function run(options: RunOptions): Promise<ExitCode> {
     if (request.command === "relay") {
       return await options.runRelay({ args: request.args, env, stdout, stderr })
     }
-    const isList = request.command === "inbox"
+    const isList =
+      request.command === "inbox" || (request.command === "contact" && request.action === "list")
     output = new Output({ mode: request.output, stdout, stderr, env, isList })
     const { proxy } = request
     const paths = programPaths(env, options.homeFolder)
@@ -113,6 +114,10 @@ async function perform(request: ClientRequest, context: Context): Promise<void> 
     case "forget": {
       const { forget } = await import("./forget.js")
       return forget(request, context)
+    }
+    case "contact": {
+      const { manageContacts } = await import("./contact.js")
+      return manageContacts(request, context)
     }
     case "discard": {
       const { discard } = await import("./discard.js")

@@ -22,7 +22,13 @@ export async function sendFiles(request: SendRequest, context: Context): Promise
   const config = readConfig(paths)
   const written = request.relay ?? config.relay
   const relay = written === undefined ? undefined : parseRelay(written)
-  const recipients = await readRecipients({ ...request, relay, stdin: context.stdin })
+  const { contactsFile } = paths
+  const recipients = await readRecipients({
+    ...request,
+    relay,
+    contactsFile,
+    stdin: context.stdin,
+  })
   const { receiptFile } = request
   if (receiptFile !== undefined) checkPlaceFor(receiptFile)
   const sender = await chooseSender(request, context)

@@ -9,6 +9,7 @@ export type Environment = Readonly<Record<string, string | undefined>>
 
 export interface ProgramPaths {
   readonly configFile: string
+  readonly contactsFile: string
   readonly identitiesFolder: string
   readonly stateFolder: string
 }
@@ -23,6 +24,7 @@ export function programPaths(env: Environment, homeFolder: string): ProgramPaths
     const folder = path.resolve(home)
     return {
       configFile: path.join(folder, "config.json"),
+      contactsFile: path.join(folder, "contacts.json"),
       identitiesFolder: path.join(folder, "identities"),
       stateFolder: path.join(folder, "state"),
     }
@@ -33,8 +35,10 @@ export function programPaths(env: Environment, homeFolder: string): ProgramPaths
       given !== undefined && path.isAbsolute(given) ? given : path.join(homeFolder, fallback)
     return path.join(base, "knothole")
   }
+  const config = xdg("XDG_CONFIG_HOME", ".config")
   return {
-    configFile: path.join(xdg("XDG_CONFIG_HOME", ".config"), "config.json"),
+    configFile: path.join(config, "config.json"),
+    contactsFile: path.join(config, "contacts.json"),
     identitiesFolder: path.join(xdg("XDG_DATA_HOME", ".local/share"), "identities"),
     stateFolder: xdg("XDG_STATE_HOME", ".local/state"),
   }

@@ -85,6 +85,22 @@ describe("the command line", () => {
     expect(parse(`revoke ${id}`)).toEqual({ command: "revoke", id, output: plain })
     expect(parse(`forget ${id}`)).toEqual({ command: "forget", id, output: plain })
     expect(parse(`discard ${id}`)).toMatchObject({ command: "discard", id })
+    expect(parse("contact add anna knot1x@h --replace")).toEqual({
+      command: "contact",
+      action: "add",
+      name: "anna",
+      address: "knot1x@h",
+      relay: undefined,
+      replace: true,
+      output: plain,
+    })
+    expect(parse("contact list --json")).toMatchObject({ action: "list", output: { json: true } })
+    expect(parse("contact verify anna apple,Pear plum")).toMatchObject({
+      action: "verify",
+      name: "anna",
+      words: ["apple", "Pear", "plum"],
+    })
+    expect(parse("contact remove Łukasz")).toMatchObject({ action: "remove", name: "Łukasz" })
     expect(parse("relay --listen 127.0.0.1:0 x")).toEqual({
       command: "relay",
       args: ["--listen", "127.0.0.1:0", "x"],
@@ -139,6 +155,11 @@ describe("the command line", () => {
       `status ${id} ${id}`,
       "inbox -i ../x",
       "init extra",
+      "contact",
+      "contact list extra",
+      "contact add knot1anna knot1x@h",
+      "contact add a@b knot1x@h",
+      "contact remove -x",
     ]) {
       expect(() => parse(line), line).toThrow(UsageError)
     }
@@ -149,6 +170,9 @@ describe("the command line", () => {
     expect(() => parse("send -r x")).toThrow("--note")
     expect(parse("send -r x --note hi")).toMatchObject({ paths: [], note: "hi" })
     expect(() => parse("send a --expires soon")).toThrow("'knothole send --help'")
+    expect(() => parse("contact")).toThrow("There is add, list, verify, remove")
+    expect(() => parse("contact ad x y")).toThrow("add")
+    expect(() => parse("contact add anna")).toThrow("'knothole contact add --help'")
     expect(() => parse("inbox", { KNOTHOLE_JSON: "maybe" })).toThrow("KNOTHOLE_JSON")
     expect(() => parse("inbox", { KNOTHOLE_IDENTITY: "../x" })).toThrow(UsageError)
   })
@@ -156,7 +180,8 @@ describe("the command line", () => {
   it("helps on one screen, with examples", () => {
     for (const command of [
       "",
-      ..."init address send inbox receive status revoke forget discard".split(" "),
+      ..."init address send inbox receive status revoke forget discard contact".split(" "),
+      ..."add list verify remove".split(" ").map((name) => `contact ${name}`),
     ]) {
       const request = parse(`${command} --help`.trim())
       if (request.command !== "help") throw new Error(`${command}: no help`)

@@ -32,16 +32,14 @@ function openRight(passphrase: string): Promise<number | undefined> {
 
 function terminalWith(answers: string[]) {
   const said: string[] = []
-  const terminal: Terminal = {
-    say: (text) => said.push(text),
-    askHidden: (question) => {
-      said.push(question)
-      const answer = answers.shift()
-      return answer === undefined
-        ? Promise.reject(new Error("asked too often"))
-        : Promise.resolve(answer)
-    },
+  const ask = (question: string) => {
+    said.push(question)
+    const answer = answers.shift()
+    return answer === undefined
+      ? Promise.reject(new Error("asked too often"))
+      : Promise.resolve(answer)
   }
+  const terminal: Terminal = { say: (text) => said.push(text), askHidden: ask, ask }
   return { terminal, said }
 }
 

@@ -18,6 +18,7 @@ describe("where things are kept", () => {
     const env = { KNOTHOLE_HOME: "/srv/knot", XDG_CONFIG_HOME: "/elsewhere" }
     expect(programPaths(env, "/home/ann")).toEqual({
       configFile: "/srv/knot/config.json",
+      contactsFile: "/srv/knot/contacts.json",
       identitiesFolder: "/srv/knot/identities",
       stateFolder: "/srv/knot/state",
     })
@@ -31,6 +32,7 @@ describe("where things are kept", () => {
       ),
     ).toEqual({
       configFile: "/c/knothole/config.json",
+      contactsFile: "/c/knothole/contacts.json",
       identitiesFolder: "/d/knothole/identities",
       stateFolder: "/s/knothole",
     })
@@ -41,6 +43,7 @@ describe("where things are kept", () => {
       ),
     ).toEqual({
       configFile: "/home/ann/.config/knothole/config.json",
+      contactsFile: "/home/ann/.config/knothole/contacts.json",
       identitiesFolder: "/home/ann/.local/share/knothole/identities",
       stateFolder: "/home/ann/.local/state/knothole",
     })

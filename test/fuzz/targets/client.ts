@@ -273,8 +273,8 @@ function programTexts(subject: Subject, vectors: Vectors): Target[] {
       ...fromTexts([`# friends\n${addresses.join("\n")}\n\n`, `${addresses[0]}@relay.example\r\n`]),
       run: (input) => {
         const named = recipients.parseRecipientsFile(mustBeText(input), "file")
-        for (const { address } of named) {
-          mustHold("one line each", address !== "" && !/^[#\s]|[\n]/.test(address))
+        for (const { who } of named) {
+          mustHold("one line each", who !== "" && !/^[#\s]|[\n]/.test(who))
         }
         return named.length > 0 ? "accepted" : "refused"
       },
@@ -316,6 +316,7 @@ function programTexts(subject: Subject, vectors: Vectors): Target[] {
           () =>
             settings.readConfig({
               configFile: file,
+              contactsFile: "none",
               identitiesFolder: "none",
               stateFolder: "none",
             }),
