@@ -31,6 +31,7 @@ import { type Randomness, systemRandomness } from "./randomness.js"
 import { rebuildIndex, reconcile } from "./recovery.js"
 import { createReservations } from "./reservations.js"
 import { deliveryRoutes } from "./routes/deliveries.js"
+import { probeRoutes } from "./routes/probe.js"
 import { relayInfoRoutes } from "./routes/relay-info.js"
 import { sessionRoutes } from "./routes/sessions.js"
 import { uploadRoutes } from "./routes/uploads.js"
@@ -148,7 +149,10 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     const sending = new PartBuffers(clock)
     const sources = createSources({ trusted: config.trustedProxies, log, clock })
     const app = createApp({
-      always: relayInfoRoutes({ config, keys, clock, blobs, origins, sources }),
+      always: [
+        ...relayInfoRoutes({ config, keys, clock, blobs, origins, sources }),
+        ...probeRoutes({ config, clock, blobs, stopping: stopping.signal }),
+      ],
       indexed: [
         ...sessionRoutes({ logins, index, clock }),
         ...uploadRoutes({ uploads, finishing, buffers: receiving, clock }),

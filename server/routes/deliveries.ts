@@ -195,9 +195,14 @@ export function deliveryRoutes(needs: DeliveryNeeds): Route[] {
   ]
 }
 
-function readInboxQuery(url: string): ReturnType<typeof parseInboxQuery> {
+/** Everything after the question mark. */
+export function queryOf(url: string): URLSearchParams {
   const mark = url.indexOf("?")
-  const query = new URLSearchParams(mark === -1 ? "" : url.slice(mark + 1))
+  return new URLSearchParams(mark === -1 ? "" : url.slice(mark + 1))
+}
+
+function readInboxQuery(url: string): ReturnType<typeof parseInboxQuery> {
+  const query = queryOf(url)
   const { page, longPollSeconds } = relayDefaults
   const defaults = { after: 0, limit: page, waitSeconds: 0, envelopes: false }
   const parsed = parseInboxQuery(query, defaults)
@@ -208,7 +213,8 @@ function readInboxQuery(url: string): ReturnType<typeof parseInboxQuery> {
   }
 }
 
-function readRange(req: IncomingMessage, size: number): ByteRange | undefined {
+/** The one Range there may be; undefined without any. Throws RangeRefusal. */
+export function readRange(req: IncomingMessage, size: number): ByteRange | undefined {
   const header = req.headers.range
   if (header === undefined) return undefined
   try {
