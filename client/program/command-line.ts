@@ -29,6 +29,7 @@ export interface InitRequest extends WithOutput {
 export interface AddressRequest extends WithOutput {
   readonly command: "address"
   readonly identity: string | undefined
+  readonly qrCode: boolean
 }
 
 export interface SendRequest extends WithOutput, IdentityChoice {
@@ -288,12 +289,13 @@ ${help.examples.map((line) => `  ${line}`).join("\n")}`,
 
   const address = add("address", "show your address and the words to compare it by", {
     twins: ["IDENTITY"],
-    examples: ["knothole address", "knothole address -i work"],
-  })
-  addOutput(addIdentity(address)).action((options: CommonOptions) => {
+    examples: ["knothole address", "knothole address -i work --qr"],
+  }).option("--qr", "draw it as a QR code, too")
+  addOutput(addIdentity(address)).action((options: CommonOptions & { qr?: boolean }) => {
     chosen({
       command: "address",
       identity: options.identity ?? identityTwin(env),
+      qrCode: options.qr === true,
       output: outputMode(options, env),
     })
   })

@@ -86,6 +86,11 @@ export class Output {
     if (!this.mode.json && !this.mode.quiet) this.#print(showLines(text))
   }
 
+  /** A drawing that was asked for. Its lines are the program's own, escapes among them. */
+  drawing(draw: (options: { readonly coloured: boolean }) => string): void {
+    if (!this.mode.json) this.#print(draw({ coloured: this.#coloured }))
+  }
+
   /** What a person may want to know beside the result, and a program as well. */
   note(text: string): void {
     if (this.mode.json || !this.mode.quiet) this.warn(text)

@@ -78,6 +78,7 @@ describe("the command line", () => {
     expect(parse("address -i work")).toEqual({
       command: "address",
       identity: "work",
+      qrCode: false,
       output: plain,
     })
     expect(parse("inbox --json")).toMatchObject({ command: "inbox", output: { json: true } })

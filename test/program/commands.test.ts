@@ -9,7 +9,8 @@ import {
 } from "node:fs"
 import path from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
-import { fingerprintWords, parseReceipt } from "../../protocol/index.js"
+import { drawQrCode } from "../../client/program/qr-code.js"
+import { fingerprintWords, parseAddress, parseReceipt } from "../../protocol/index.js"
 import { Workshop } from "./processes.js"
 import type { Started } from "./processes.js"
 
@@ -137,6 +138,17 @@ describe("address", () => {
     const fingerprint = String(identity?.["fingerprint"])
     expect(identity?.["words"]).toEqual(fingerprintWords(Buffer.from(fingerprint, "hex")))
     expect((await run("recipient", "address", "-q")).stderr).toBe("")
+    const link = `${relay.url}/to/${bare(address)}`
+    expect(shown.stderr).toContain(link)
+    expect(identity).toMatchObject({ link })
+    expect(parseAddress(link)).toEqual(parseAddress(address))
+  })
+
+  it("draws a QR code of the link where one is asked for, without colours away from a terminal", async () => {
+    const { stdout, stderr } = await run("recipient", "address", "--qr", "-q")
+    expect(stdout).toBe(`${address}\n`)
+    const link = `${relay.url}/to/${bare(address)}`
+    expect(stderr).toBe(`${drawQrCode(link, { coloured: false })}\n`)
   })
 })
 
