@@ -14,4 +14,4 @@ export {
 export type { Disk, DiskFile, DiskSpace, FileFacts } from "./disk.js"
 export type { Randomness } from "./randomness.js"
 export { createRelay, type Relay, type RelayPorts } from "./relay.js"
-export { DataFolderError } from "./stores/data-folder.js"
+export { DataFolderError } from "./stores/folder-lock.js"

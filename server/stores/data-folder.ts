@@ -1,7 +1,7 @@
 // The relay's folder: who may use it, which version wrote it, and where things are in it.
 //
 //   version          the layout's number
-//   lock             who has the folder open
+//   lock, lock-*     who has the folder open (folder-lock.ts)
 //   operator.sock    where a running relay answers its operator (operator/socket.ts)
 //   clock            the latest wall time the relay has seen (clock-watch.ts)
 //   index-state      which index belongs to this folder, and whether it outlived the last run
@@ -12,11 +12,10 @@
 //   ended/<id>       what is remembered of a delivery that is gone
 //   trash/           what is being removed
 //   index/           the embedded index
-import { randomUUID } from "node:crypto"
-import { readFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { parseUtf8, utf8 } from "../../protocol/index.js"
 import { type Disk, hasCode, readSmallFile, unlessMissing, writeSyncedFile } from "../disk.js"
+import { DataFolderError, lockFolder } from "./folder-lock.js"
 
 const layoutVersion = 1
 const folders = ["keys", "inboxes", "spool", "store", "ended", "trash", "index"] as const
@@ -32,11 +31,6 @@ export interface DataFolder {
   readonly index: string
   /** Gives the folder back. */
   release(): Promise<void>
-}
-
-/** A folder the relay will not work in; the message says what to do about it. */
-export class DataFolderError extends Error {
-  override readonly name = "DataFolderError"
 }
 
 /** Opens the folder, making it if it is not there, and keeps other relays out of it. */
@@ -98,95 +92,5 @@ async function checkVersion(disk: Disk, path: string): Promise<void> {
     throw new DataFolderError(
       `${path} was written by another version of Knothole (layout ${text}, this one is ${layoutVersion})`,
     )
-  }
-}
-
-// The lock. A file names the process that has the folder; it counts while that process lives. The
-// process's start time tells it from a later one with the same number.
-
-/** A lock file that says nothing is one that is being written, for this long. */
-const writtenWithinMs = 10_000
-const heldHere = new Set<string>()
-
-async function lockFolder(disk: Disk, path: string): Promise<() => Promise<void>> {
-  const file = join(path, "lock")
-  const holder = { pid: process.pid, started: startTime(process.pid), token: randomUUID() }
-  const text = JSON.stringify(holder)
-  for (let attempt = 0; attempt < 3; attempt++) {
-    try {
-      const lock = await disk.create(file)
-      try {
-        await lock.write(utf8(text), 0)
-      } finally {
-        await lock.close()
-      }
-      heldHere.add(holder.token)
-      return async () => {
-        heldHere.delete(holder.token)
-        await unlessMissing(disk.unlink(file), undefined)
-      }
-    } catch (error) {
-      if (!hasCode(error, "EEXIST")) throw error
-      const known = await readSmallFile(disk, file, 1000)
-      const holder = known === undefined ? undefined : parseHolder(known)
-      const isTaken = holder === undefined ? await isFresh(disk, file) : isHeld(holder)
-      if (isTaken) {
-        throw new DataFolderError(`${path} is in use by another relay`, { cause: error })
-      }
-      await unlessMissing(disk.unlink(file), undefined)
-    }
-  }
-  throw new DataFolderError(`${path} is being opened by another relay`)
-}
-
-/** Undefined for a file that is being written, or whose writer died over it. */
-function parseHolder(bytes: Uint8Array): { readonly said: unknown } | undefined {
-  try {
-    return { said: JSON.parse(parseUtf8(bytes, "lock")) }
-  } catch {
-    return undefined
-  }
-}
-
-async function isFresh(disk: Disk, file: string): Promise<boolean> {
-  const facts = await unlessMissing(disk.stat(file), undefined)
-  return facts !== undefined && Date.now() - facts.modifiedMs < writtenWithinMs
-}
-
-function isHeld({ said: holder }: { readonly said: unknown }): boolean {
-  if (typeof holder !== "object" || holder === null) return false
-  if (!("pid" in holder) || typeof holder.pid !== "number") return false
-  const token = "token" in holder && typeof holder.token === "string" ? holder.token : ""
-  if (holder.pid === process.pid) return heldHere.has(token)
-  const started = "started" in holder ? holder.started : undefined
-  return isAlive(holder.pid) && started === startTime(holder.pid)
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    return hasCode(error, "EPERM")
-  }
-}
-
-/** In ticks since the machine started; null where /proc is not there to ask. */
-function startTime(pid: number): string | null {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8")
-    // Field 22; the second one, the program's name, may hold anything and ends at the last bracket.
-    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? null
-  } catch {
-    return null
-  }
-}
-
-/** Names this start of the machine, or "" where that cannot be known. */
-export function bootId(): string {
-  try {
-    return readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()
-  } catch {
-    return ""
   }
 }

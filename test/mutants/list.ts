@@ -493,9 +493,9 @@ const serverMutants: readonly Mutant[] = [
   },
   {
     id: "lock-of-another-ignored",
-    file: "server/stores/data-folder.ts",
-    find: "if (holder.pid === process.pid) return heldHere.has(token)",
-    replace: "if (holder.pid === process.pid) return false",
+    file: "server/stores/folder-lock.ts",
+    find: "if (await isListening(folder, socketName(holder.token))) throw new DataFolderError(inUse)",
+    replace: "",
     testFile: "test/server/restart.test.ts",
     test: "a relay that starts again keeps out of a folder that another relay uses, others can read, or a later version wrote",
   },

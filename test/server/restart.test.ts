@@ -1,13 +1,5 @@
 import { EventEmitter, once } from "node:events"
-import {
-  chmodSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-  utimesSync,
-} from "node:fs"
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, describe, expect, it } from "vitest"
@@ -304,25 +296,6 @@ describe("a relay that starts again", () => {
     const line = under.log.find(({ event }) => event === "no_room_for_uploads")
     expect(line).toMatchObject({ level: "warning", wantedBytes: diskHeadroomBytes })
     expect(line?.bytes).toBeGreaterThan(0)
-  })
-
-  it("leaves a folder to a relay that is just writing its lock, unless it died over that", async () => {
-    const folder = mkdtempSync(join(tmpdir(), "knothole-relay-"))
-    writeFileSync(join(folder, "lock"), "")
-    await expect(createRelay(configFor(folder))).rejects.toThrow(/in use by another relay/)
-    utimesSync(join(folder, "lock"), new Date(0), new Date(0))
-    under = await openRelay({ folder })
-  })
-
-  it("takes a folder over from a relay that died without giving it back", async () => {
-    const folder = mkdtempSync(join(tmpdir(), "knothole-relay-"))
-    writeFileSync(join(folder, "lock"), JSON.stringify({ pid: 2 ** 22, started: "1", token: "x" }))
-    under = await openRelay({ folder })
-    await under.relay.stop()
-    // This very process, but not a relay that is open in it.
-    const again = { pid: process.pid, started: null, token: "x" }
-    writeFileSync(join(folder, "lock"), JSON.stringify(again))
-    under = await openRelay({ folder })
   })
 
   it("lives beside another one in the same process", async () => {
