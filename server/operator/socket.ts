@@ -5,7 +5,7 @@ import { createServer, type RequestListener } from "node:http"
 import { connect } from "node:net"
 import { socketPathProblem } from "../config.js"
 import { type Disk, hasCode, unlessMissing } from "../disk.js"
-import { DataFolderError } from "../stores/data-folder.js"
+import { DataFolderError } from "../stores/folder-lock.js"
 
 export interface OperatorSocket {
   /** Ends what is under way and takes the socket away. */

@@ -37,25 +37,6 @@ describe.skipIf(!canUnshare)("a data folder and two relays that are both process
     return child
   }
 
-  function listening(child: ChildProcessWithoutNullStreams): Promise<void> {
-    let said = ""
-    return new Promise((resolve, reject) => {
-      child.stderr.on("data", (piece) => {
-        said += String(piece)
-        if (said.includes("listening on ")) resolve()
-      })
-      child.once("close", () => reject(new Error(said)))
-    })
-  }
-
-  /** The relay and not unshare, which goes when its child has gone. */
-  async function killRelay(child: ChildProcessWithoutNullStreams): Promise<void> {
-    const gone = once(child, "exit")
-    const children = readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, "utf8")
-    process.kill(Number(children), "SIGKILL")
-    await gone
-  }
-
   it("is used by the first, and by the second as soon as the first was killed", async () => {
     const first = contain()
     await listening(first)
@@ -70,3 +51,22 @@ describe.skipIf(!canUnshare)("a data folder and two relays that are both process
     await listening(contain())
   })
 })
+
+function listening(child: ChildProcessWithoutNullStreams): Promise<void> {
+  let said = ""
+  return new Promise((resolve, reject) => {
+    child.stderr.on("data", (piece) => {
+      said += String(piece)
+      if (said.includes("listening on ")) resolve()
+    })
+    child.once("close", () => reject(new Error(said)))
+  })
+}
+
+/** The relay and not unshare, which goes when its child has gone. */
+async function killRelay(child: ChildProcessWithoutNullStreams): Promise<void> {
+  const gone = once(child, "exit")
+  const children = readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, "utf8")
+  process.kill(Number(children), "SIGKILL")
+  await gone
+}
