@@ -180,7 +180,7 @@ type RelayArgs =
   | { readonly kind: "run" | "print config"; readonly flags: RelayFlags }
   | { readonly kind: "help"; readonly text: string }
 
-const helpWidth = 96
+const helpWidth = 80
 
 /** Reads the arguments by the relay's own table. The values stay as written: the relay judges them. */
 export function parseRelayArgs(
@@ -189,9 +189,7 @@ export function parseRelayArgs(
 ): RelayArgs {
   let text = ""
   const command = new Command("knothole relay")
-    .description(
-      "Run a relay in the foreground; SIGTERM or Ctrl-C lets it finish what is under way.",
-    )
+    .description("Run a relay in the foreground; SIGTERM or Ctrl-C lets it finish and ends it.")
     .helpOption("-h, --help", "print this")
     .configureHelp({ helpWidth })
     .allowExcessArguments(false)
@@ -203,9 +201,9 @@ export function parseRelayArgs(
     .addHelpText(
       "after",
       `
-Each has a twin in the environment and in the file: --public-url is KNOTHOLE_PUBLIC_URL.
-docs/operating.md says more about each. 'knothole relay status' asks a running relay.
-Examples:
+In brackets: what holds without it. Each has a twin in the environment and in
+the file: --public-url is KNOTHOLE_PUBLIC_URL. docs/operating.md says more.
+'knothole relay status' asks a running relay how it is. Examples:
   knothole relay
   knothole relay --listen 127.0.0.1:9000 --public-url https://drop.example.org`,
     )
@@ -245,7 +243,7 @@ Examples:
 }
 
 function optionFor({ flag, value, meaning, defaultText, repeatable }: RelaySetting): Option {
-  return new Option(`${flag} <${value}>`, `${meaning} (default: ${defaultText})`).argParser(
+  return new Option(`${flag} <${value}>`, `${meaning} [${defaultText}]`).argParser(
     (text: string, before: string[] | undefined) =>
       repeatable ? [...(before ?? []), text] : [text],
   )

@@ -39,7 +39,7 @@ export interface Forwarded {
 const mostHops = 8
 
 export const trustedProxiesKind: Kind<TrustedProxies> = {
-  form: "HOPS|ADDRESSES",
+  form: "PROXIES",
   bounds: `1 to ${mostHops}, or addresses and networks with commas between them`,
   parse(text) {
     if (/^[0-9]+$/.test(text)) {

@@ -227,7 +227,7 @@ describe("the relay's settings", () => {
     if (help.kind !== "help") throw new Error("not help")
     const text = help.text.replace(/\s+/g, " ")
     for (const { flag, value, meaning, defaultText } of configSettings) {
-      expect(text).toContain(`${flag} <${value}> ${meaning} (default: ${defaultText})`)
+      expect(text).toContain(`${flag} <${value}> ${meaning} [${defaultText}]`)
     }
     const listed = help.text.match(/(?<=^ {2}(?:-h, )?)--[a-z-]+/gm)
     const own = ["--print-config", "--help"]
