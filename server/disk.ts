@@ -42,6 +42,8 @@ export interface FileFacts {
   readonly modifiedMs: number
   /** The permission bits. */
   readonly mode: number
+  /** Tells this file from every copy of it. A file that is written in place keeps it. */
+  readonly identity: string
 }
 
 export interface DiskSpace {

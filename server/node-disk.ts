@@ -55,12 +55,17 @@ export const nodeDisk: Disk = {
   removeFolder: (path) => promised<void>((done) => rmdir(path, done)),
   list: (path) => promised<string[]>((done) => readdir(path, done)),
   async stat(path) {
-    const facts = await promised<import("node:fs").Stats>((done) => lstat(path, done))
+    const facts = await promised<import("node:fs").BigIntStats>((done) =>
+      lstat(path, { bigint: true }, done),
+    )
     return {
       kind: facts.isFile() ? "file" : facts.isDirectory() ? "folder" : "other",
-      sizeBytes: facts.size,
-      modifiedMs: facts.mtimeMs,
-      mode: facts.mode & 0o777,
+      sizeBytes: Number(facts.size),
+      modifiedMs: Number(facts.mtimeMs),
+      mode: Number(facts.mode) & 0o777,
+      // A copy on another disk may have the same number by chance, and is not as old. The device is left
+      // out: it may be called otherwise after the machine has started again.
+      identity: `${facts.ino}-${facts.birthtimeNs}`,
     }
   },
   async syncFolder(path) {

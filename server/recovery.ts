@@ -50,12 +50,33 @@ export async function rebuildIndex(needs: RecoveryNeeds): Promise<void> {
   let deliveries = 0
   for (const inbox of await logs.list()) deliveries += await tryRestoreInbox(needs, inbox)
   await eachAtMost(readsAtOnce, await blobs.endedDeliveries(), async (id) => {
+    // Its end was begun, or a copy of the folder has it before and after: what the inboxes say decides.
+    if (await blobs.isDelivery(id)) {
+      await blobs.forgetEnded(id)
+      return
+    }
     const ended = await readOrAlarm(log, () => blobs.readEnded(id))
     if (ended !== undefined) await index.closeUpload({ id, dueMs: ended.forgetMs })
   })
   for (const id of await blobs.uploads()) await restoreUpload(needs, id)
   await reconcile(needs)
   log("index_rebuilt", { count: deliveries, durationMs: nowMs() - startedMs })
+}
+
+/**
+ * For a folder that was copied, perhaps while a relay worked in it: what was being removed, or put
+ * there, may have been copied in part. Inboxes that name it will say that it is lost.
+ */
+export async function dropTorn({ blobs, log }: RecoveryNeeds): Promise<void> {
+  let count = 0
+  await eachAtMost(readsAtOnce, await blobs.deliveries(), async (id) => {
+    // What has no record of ours is left to whoever looks into it.
+    const isWhole = await readOrAlarm(log, () => blobs.isWhole(id))
+    if (isWhole !== false) return
+    await blobs.dropDelivery(id)
+    count += 1
+  })
+  if (count > 0) log("copied_in_part", { count }, "warning")
 }
 
 /** What a crash, or an index that lags behind, left undone. Safe at any time, under any load. */
@@ -202,6 +223,8 @@ async function waitingEntry(
 /** Takes up an upload that the index does not know: its record says what it may be, its files what it has. */
 async function restoreUpload(needs: RecoveryNeeds, id: DeliveryId): Promise<void> {
   const { index, blobs, log, nowMs } = needs
+  // Renamed while the folder was copied.
+  if (await blobs.isDelivery(id)) return blobs.dropUpload(id)
   const upload = await readOrAlarm(log, () => blobs.readUpload(id))
   if (upload === undefined) {
     // Broken off before it had a record. The folder's age is all there is to go by.

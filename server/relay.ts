@@ -28,7 +28,7 @@ import { openOperatorSocket, type OperatorSocket } from "./operator/socket.js"
 import { createStatus } from "./operator/status.js"
 import { createPublishing } from "./publishing.js"
 import { type Randomness, systemRandomness } from "./randomness.js"
-import { rebuildIndex, reconcile } from "./recovery.js"
+import { dropTorn, rebuildIndex, reconcile } from "./recovery.js"
 import { createReservations } from "./reservations.js"
 import { deliveryRoutes } from "./routes/deliveries.js"
 import { probeRoutes } from "./routes/probe.js"
@@ -134,6 +134,10 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
         await reconcile(recoveryNeeds)
       } else {
         const marker = toHex(random(16))
+        if (indexState.isCopy) {
+          log("folder_was_copied", {}, "warning")
+          await dropTorn(recoveryNeeds)
+        }
         await indexState.save({ marker, clean: false })
         await rebuildIndex(recoveryNeeds)
         await embedded.setMarker(marker)
@@ -282,6 +286,8 @@ function writeToStderr(line: string): void {
 interface IndexState {
   /** "" when there is no index to believe. */
   readonly marker: string
+  /** The folder was copied since a relay last worked in it, perhaps under a relay at work. */
+  readonly isCopy: boolean
   save(state: { readonly marker: string; readonly clean: boolean }): Promise<void>
   closeCleanly(): Promise<void>
 }
@@ -294,14 +300,31 @@ async function openIndexState(disk: Disk, folder: DataFolder): Promise<IndexStat
     marker = state.marker
     const fresh = `${path}.new`
     await unlessMissing(disk.unlink(fresh), undefined)
-    await writeSyncedFile(disk, fresh, utf8(JSON.stringify({ ...state, boot: bootId() })))
+    const place = { boot: bootId(), ...(await identities()) }
+    await writeSyncedFile(disk, fresh, utf8(JSON.stringify({ ...state, ...place })))
     await disk.rename(fresh, path)
     await disk.syncFolder(folder.path)
   }
 
+  /** "" for what is not there. */
+  async function identities(): Promise<{ readonly index: string; readonly folder: string }> {
+    const identity = async (name: string): Promise<string> =>
+      (await unlessMissing(disk.stat(name), undefined))?.identity ?? ""
+    return {
+      index: await identity(join(folder.index, "data.mdb")),
+      folder: await identity(join(folder.path, "version")),
+    }
+  }
+
   const bytes = await readSmallFile(disk, path, 1000)
   const known = bytes === undefined ? undefined : parseIndexState(parseUtf8(bytes, "index-state"))
-  if (known !== undefined && (known.clean || (known.boot !== "" && known.boot === bootId()))) {
+  const here = await identities()
+  const isCopy =
+    known !== undefined &&
+    (known.folder !== here.folder || (here.index !== "" && known.index !== here.index))
+  const isSameBoot = known !== undefined && known.boot !== "" && known.boot === bootId()
+  // A copy made while the index was being written may have pages of two moments.
+  if (known !== undefined && !isCopy && (known.clean || isSameBoot)) {
     await save({ marker: known.marker, clean: false })
   } else {
     await removeIndex(disk, folder.index)
@@ -310,6 +333,7 @@ async function openIndexState(disk: Disk, folder: DataFolder): Promise<IndexStat
     get marker() {
       return marker
     },
+    isCopy,
     save,
     async closeCleanly() {
       for (const name of await disk.list(folder.index)) {
@@ -331,9 +355,16 @@ async function removeIndex(disk: Disk, path: string): Promise<void> {
   for (const name of await unlessMissing(disk.list(path), [])) await disk.unlink(join(path, name))
 }
 
-function parseIndexState(
-  text: string,
-): { readonly marker: string; readonly boot: string; readonly clean: boolean } | undefined {
+interface KnownIndexState {
+  readonly marker: string
+  readonly boot: string
+  readonly clean: boolean
+  /** The identities of the index's file and of the folder's. */
+  readonly index: string
+  readonly folder: string
+}
+
+function parseIndexState(text: string): KnownIndexState | undefined {
   let value: unknown
   try {
     value = JSON.parse(text)
@@ -344,5 +375,8 @@ function parseIndexState(
   if (!("marker" in value) || typeof value.marker !== "string") return undefined
   if (!("boot" in value) || typeof value.boot !== "string") return undefined
   if (!("clean" in value) || typeof value.clean !== "boolean") return undefined
-  return { marker: value.marker, boot: value.boot, clean: value.clean }
+  if (!("index" in value) || typeof value.index !== "string") return undefined
+  if (!("folder" in value) || typeof value.folder !== "string") return undefined
+  const { marker, boot, clean, index, folder } = value
+  return { marker, boot, clean, index, folder }
 }

@@ -112,6 +112,8 @@ export interface BlobStore {
 
   deliveries(): Promise<DeliveryId[]>
   isDelivery(id: DeliveryId): Promise<boolean>
+  /** Whether every file of the delivery is there, as long as it has to be. Reads no contents. */
+  isWhole(id: DeliveryId): Promise<boolean>
   readCommit(id: DeliveryId): Promise<Commit | undefined>
   readLinks(commit: Commit): Promise<StoredLink[]>
   /** Durable. */
@@ -125,6 +127,8 @@ export interface BlobStore {
   /** The stored part, in a delivery or an upload. */
   openPart(part: PartPlace, where: "spool" | "store"): Promise<BlobReader>
 
+  /** Removes a delivery that is not whole; nothing is remembered of it. */
+  dropDelivery(id: DeliveryId): Promise<void>
   /** Remembers the end, durable, and then removes the delivery. */
   end(ended: Ended): Promise<void>
   readEnded(id: DeliveryId): Promise<Ended | undefined>

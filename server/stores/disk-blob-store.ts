@@ -2,7 +2,14 @@
 // order of every step is the point of this file: bytes, then the name, then the folder that holds the
 // name, and only then whatever relies on them.
 import { join } from "node:path"
-import { fromHex, maxParts, type Random, toHex } from "../../protocol/index.js"
+import {
+  fromHex,
+  gridLength,
+  maxParts,
+  parseHeader,
+  type Random,
+  toHex,
+} from "../../protocol/index.js"
 import {
   type Disk,
   type DiskFile,
@@ -48,6 +55,7 @@ const linksName = "links.v1"
 const leavesName = "leaves"
 const manifestName = "manifest"
 const partPattern = /^p(0|[1-9][0-9]{0,9})-([0-9a-f]{64})$/
+const leafBytes = 32
 /** Commit, ended and upload records name at most 255 inboxes. */
 const maxRecordBytes = 256 * 1024
 
@@ -274,6 +282,30 @@ export class DiskBlobStore implements BlobStore {
     return (await unlessMissing(this.#disk.stat(this.#store(id)), undefined)) !== undefined
   }
 
+  async isWhole(id: DeliveryId): Promise<boolean> {
+    const commit = await this.readCommit(id)
+    if (commit === undefined) return false
+    const { bodyLength, partCount, manifestLength } = parseHeader(commit.header)
+    const leaves = await unlessMissing(
+      this.readLeaves(id, { from: 0, to: partCount * leafBytes }),
+      new Uint8Array(0),
+    )
+    const files: (readonly [string, number])[] = [
+      [manifestName, manifestLength],
+      [linksName, commit.links.length * slotBytes],
+      [leavesName, partCount * leafBytes],
+    ]
+    for (let index = 0; (index + 1) * leafBytes <= leaves.length; index++) {
+      const leaf = leaves.subarray(index * leafBytes, (index + 1) * leafBytes)
+      files.push([partName({ index, leaf }), gridLength(index, bodyLength)])
+    }
+    for (const [name, sizeBytes] of files) {
+      const facts = await unlessMissing(this.#disk.stat(join(this.#store(id), name)), undefined)
+      if (facts?.sizeBytes !== sizeBytes) return false
+    }
+    return true
+  }
+
   async readCommit(id: DeliveryId): Promise<Commit | undefined> {
     const bytes = await readSmallFile(this.#disk, join(this.#store(id), commitName), maxRecordBytes)
     return bytes && parseCommit(this.#key, id, bytes)
@@ -316,6 +348,10 @@ export class DiskBlobStore implements BlobStore {
   async openPart(part: PartPlace, where: "spool" | "store"): Promise<BlobReader> {
     const folder = where === "spool" ? this.#spool(part.id) : this.#store(part.id)
     return this.#disk.open(join(folder, partName(part)), "read")
+  }
+
+  async dropDelivery(id: DeliveryId): Promise<void> {
+    await this.#trash(this.#store(id), id)
   }
 
   async end(ended: Ended): Promise<void> {
