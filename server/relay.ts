@@ -308,12 +308,12 @@ async function openIndexState(disk: Disk, folder: DataFolder): Promise<IndexStat
 
   /** "" for what is not there. */
   async function identities(): Promise<{ readonly index: string; readonly folder: string }> {
-    const identity = async (name: string): Promise<string> =>
-      (await unlessMissing(disk.stat(name), undefined))?.identity ?? ""
-    return {
-      index: await identity(join(folder.index, "data.mdb")),
-      folder: await identity(join(folder.path, "version")),
-    }
+    const [index, version] = await Promise.all(
+      [join(folder.index, "data.mdb"), join(folder.path, "version")].map((name) =>
+        unlessMissing(disk.stat(name), undefined),
+      ),
+    )
+    return { index: index?.identity ?? "", folder: version?.identity ?? "" }
   }
 
   const bytes = await readSmallFile(disk, path, 1000)

@@ -5,7 +5,6 @@ import {
   concatBytes,
   equalBytes,
   FormatError,
-  fromHex,
   hmacSha256,
   type JsonObject,
   maxEnvelopeBytes,
@@ -15,7 +14,7 @@ import {
   u64,
   utf8,
 } from "../../protocol/index.js"
-import { type DeliveryId, type InboxId, isDeliveryId, isInboxId } from "../ids.js"
+import type { DeliveryId } from "../ids.js"
 import type { Commit, CommitLink, Ended, Link } from "./blob-store.js"
 import { DamagedRecord, encodeRecord, openRecord } from "./maced-record.js"
 import { Fields } from "./record-fields.js"

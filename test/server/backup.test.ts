@@ -65,16 +65,16 @@ describe("a copy of the folder of a relay at work", () => {
   it("starts beside it, and has every delivery that was receipted before the copying began", async () => {
     const sent = new Map<string, TestDelivery>()
     const takenMeanwhile = new Set<string>()
-    let isOver = false
+    const over = new AbortController()
     async function sendOn(): Promise<void> {
-      while (!isOver) {
+      while (!over.signal.aborted) {
         const delivery = makeDelivery([alice], { bodyLength: 400_000 })
         sent.set((await original.client.send(delivery)).id, delivery)
       }
     }
     async function takeNow(): Promise<void> {
       const session = await original.client.login(alice)
-      while (!isOver) {
+      while (!over.signal.aborted) {
         const [id] = [...sent.keys()].filter((each) => !takenMeanwhile.has(each)).slice(-1)
         if (id === undefined) {
           await new Promise(setImmediate)
@@ -91,7 +91,7 @@ describe("a copy of the folder of a relay at work", () => {
     const before = new Map(sent)
     const load = [sendOn(), sendOn(), takeNow()]
     await copyFolder(original.folder, place)
-    isOver = true
+    over.abort()
     await Promise.all(load)
 
     const restored = await openCopy()
