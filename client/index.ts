@@ -47,6 +47,13 @@ export {
   type SentOptions,
   type SentRecord,
 } from "./sent.js"
+export {
+  backupInfo,
+  encodeBackup,
+  type IdentityHome,
+  openBackup,
+  type OpenedBackup,
+} from "./backup.js"
 export { parseContactName } from "./contact-name.js"
 export {
   changeContacts,

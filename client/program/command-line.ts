@@ -95,6 +95,25 @@ export type ContactRequest = WithOutput & { readonly command: "contact" } & (
       }
   )
 
+export type IdentityRequest = WithOutput & { readonly command: "identity" } & (
+    | { readonly action: "list" }
+    | ({ readonly action: "export"; readonly file: string } & IdentityChoice)
+    | {
+        readonly action: "import"
+        readonly file: string
+        readonly name: string | undefined
+        readonly relay: string | undefined
+        readonly passphraseFile: string | undefined
+      }
+    | ({
+        readonly action: "passphrase"
+        /** False to have none. */
+        readonly passphrase: boolean
+        readonly newPassphraseFile: string | undefined
+      } & IdentityChoice)
+    | ({ readonly action: "move"; readonly relay: string } & IdentityChoice)
+  )
+
 export interface RelayRequest {
   readonly command: "relay"
   readonly args: readonly string[]
@@ -118,6 +137,7 @@ export type Request =
   | SentRequest
   | DiscardRequest
   | ContactRequest
+  | IdentityRequest
   | RelayRequest
   | HelpRequest
   | VersionRequest
@@ -519,6 +539,87 @@ ${help.examples.map((line) => `  ${line}`).join("\n")}`,
   addOutput(contactRemove).action((name: string, options: CommonOptions) => {
     chosen({ command: "contact", action: "remove", name, output: outputMode(options, env) })
   })
+
+  const identity = addGroup("identity", "back up, move and end the identities you have", [
+    "knothole identity export /media/usb/knothole-backup",
+    "knothole identity import /media/usb/knothole-backup",
+    "knothole identity move --relay https://new.example.org",
+  ])
+  const choice = (options: CommonOptions) => ({
+    identity: options.identity ?? identityTwin(env),
+    passphraseFile: options.passphraseFile ?? twin(env, "KNOTHOLE_PASSPHRASE_FILE"),
+    output: outputMode(options, env),
+  })
+  const identityList = add(
+    "list",
+    "list the identities here; with --json one array, no done event",
+    { twins: [], examples: ["knothole identity list"] },
+    identity,
+  )
+  addOutput(identityList).action((options: CommonOptions) => {
+    chosen({ command: "identity", action: "list", output: outputMode(options, env) })
+  })
+  const identityExport = add(
+    "export",
+    "write a sealed backup of a key and where its inbox is",
+    { twins: identityTwins, examples: ["knothole identity export /media/usb/knothole-backup"] },
+    identity,
+  ).argument("<file>", "the backup; never written over")
+  addOutput(addIdentity(addPassphraseFile(identityExport))).action(
+    (file: string, options: CommonOptions) => {
+      chosen({ command: "identity", action: "export", file, ...choice(options) })
+    },
+  )
+  const identityImport = add(
+    "import",
+    "bring an identity back from its backup",
+    {
+      twins: ["PASSPHRASE_FILE"],
+      examples: ["knothole identity import /media/usb/knothole-backup"],
+    },
+    identity,
+  )
+    .argument("<file>", "what 'knothole identity export' wrote")
+    .option("--name <name>", "what to call it here (default: as before)", parseIdentityName)
+    .option("--relay <url>", "where its inbox is, if elsewhere than the backup says")
+  addOutput(addPassphraseFile(identityImport)).action(
+    (file: string, options: CommonOptions & WithRelay & { name?: string }) => {
+      const { passphraseFile, output } = choice(options)
+      const { name, relay } = options
+      chosen({ command: "identity", action: "import", file, name, relay, passphraseFile, output })
+    },
+  )
+  const identityPassphrase = add(
+    "passphrase",
+    "change the passphrase of a key, or have none",
+    { twins: identityTwins, examples: ["knothole identity passphrase -i work"] },
+    identity,
+  )
+    .option("--new-passphrase-file <file>", "read the new one here instead of asking")
+    .addOption(
+      new Option("--no-passphrase", "protect the key file by its permissions only").conflicts(
+        "newPassphraseFile",
+      ),
+    )
+  addOutput(addIdentity(addPassphraseFile(identityPassphrase))).action(
+    (options: CommonOptions & { passphrase: boolean; newPassphraseFile?: string }) => {
+      const { passphrase, newPassphraseFile } = options
+      const asked = { passphrase, newPassphraseFile, ...choice(options) }
+      chosen({ command: "identity", action: "passphrase", ...asked })
+    },
+  )
+  const identityMove = add(
+    "move",
+    "open the same inbox at another relay; the old one goes on receiving",
+    { twins: identityTwins, examples: ["knothole identity move --relay https://new.example.org"] },
+    identity,
+  ).requiredOption("--relay <url>", "the relay where the inbox shall be from now on")
+  addOutput(addIdentity(addPassphraseFile(identityMove))).action(
+    (options: CommonOptions & { relay: string }) => {
+      const { relay } = options
+      chosen({ command: "identity", action: "move", relay, ...choice(options) })
+    },
+  )
   return program
 }
 

@@ -8,15 +8,21 @@ import {
   readdirSync,
   readFileSync,
 } from "node:fs"
+import { rm } from "node:fs/promises"
 import path from "node:path"
 import { identityFileInfo, openIdentity, FormatError, OpenError } from "../../protocol/index.js"
 import type { Bundle, Identity } from "../../protocol/index.js"
 import { errorCode } from "../error-code.js"
-import { makePrivateFolder, placePrivateFile } from "../private-files.js"
+import {
+  makePrivateFolder,
+  placePrivateFile,
+  replacePrivateFile,
+  syncFolder,
+} from "../private-files.js"
 import { quoteForShell } from "./display.js"
 import { KeyProblem, NameTaken, UsageError } from "./errors.js"
 import { openTerminal, openWithPassphrase } from "./prompts.js"
-import { readJsonFile, textField, writeJsonFile } from "./settings.js"
+import { readJsonFile, textField, textsField, writeJsonFile } from "./settings.js"
 import type { Config, ProgramPaths } from "./settings.js"
 
 export interface KeyFile {
@@ -27,6 +33,8 @@ export interface KeyFile {
   readonly bundle: Bundle
   /** The origin where this identity has its inbox, when known. */
   readonly relay: string | undefined
+  /** Where it had its inbox before it was moved. */
+  readonly formerRelays: readonly string[]
 }
 
 export const firstIdentity = "default"
@@ -50,7 +58,7 @@ export function loadKeyFile(options: {
   const file = keyFilePath(paths, name)
   const bytes = readPrivateFile(file) ?? refuseMissing(paths, name)
   const { sealed, bundle } = parseKeyFile(file, bytes)
-  return { name, file, bytes, sealed, bundle, relay: readHome(paths, name) }
+  return { name, file, bytes, sealed, bundle, ...readHome(paths, name) }
 }
 
 /** Refuses a name that no identity here has, where its key is not needed. */
@@ -98,21 +106,45 @@ export async function saveKeyFile(options: {
 /** Whether a key exists, and whether its inbox was opened. */
 export function identityStage(paths: ProgramPaths, name: string): "none" | "key only" | "at home" {
   if (!existsSync(keyFilePath(paths, name))) return "none"
-  return readHome(paths, name) === undefined ? "key only" : "at home"
+  return readHome(paths, name).relay === undefined ? "key only" : "at home"
 }
 
-export async function rememberHome(options: {
-  paths: ProgramPaths
-  name: string
-  relay: string
-}): Promise<void> {
-  await writeJsonFile(homeFilePath(options.paths, options.name), { relay: options.relay })
+/** Where an identity has its inbox, and where it had it before. */
+interface Home {
+  readonly relay: string | undefined
+  readonly formerRelays: readonly string[]
 }
 
-function readHome(paths: ProgramPaths, name: string): string | undefined {
+export async function rememberHome(
+  options: { readonly paths: ProgramPaths; readonly name: string } & Home,
+): Promise<void> {
+  const { paths, name, relay, formerRelays } = options
+  await writeJsonFile(homeFilePath(paths, name), {
+    relay,
+    ...(formerRelays.length > 0 && { former_relays: formerRelays }),
+  })
+}
+
+function readHome(paths: ProgramPaths, name: string): Home {
   const file = homeFilePath(paths, name)
   const value = readJsonFile(file)
-  return value === undefined ? undefined : textField(file, value, "relay")
+  if (value === undefined) return { relay: undefined, formerRelays: [] }
+  return {
+    relay: textField(file, value, "relay"),
+    formerRelays: textsField(file, value, "former_relays"),
+  }
+}
+
+/** Another file in the place of a key; durable when this ends. */
+export async function replaceKeyFile(key: KeyFile, bytes: Uint8Array): Promise<void> {
+  await replacePrivateFile(key.file, bytes)
+}
+
+/** The key goes first: without it the rest is of no use to anybody. */
+export async function destroyKeyFile(paths: ProgramPaths, name: string): Promise<void> {
+  await rm(keyFilePath(paths, name), { force: true })
+  await syncFolder(paths.identitiesFolder)
+  await rm(homeFilePath(paths, name), { force: true })
 }
 
 function parseKeyFile(file: string, bytes: Uint8Array): { sealed: boolean; bundle: Bundle } {
@@ -142,7 +174,8 @@ function refuseMissing(paths: ProgramPaths, name: string): never {
   )
 }
 
-function identityNames(paths: ProgramPaths): string[] {
+/** Of all identities here, whether or not their files are whole. */
+export function identityNames(paths: ProgramPaths): string[] {
   try {
     return readdirSync(paths.identitiesFolder)
       .filter((file) => file.endsWith(".key"))

@@ -38,6 +38,11 @@ export async function withInbox<T>(
     )
   }
   const relay = parseRelay(written)
+  for (const former of request.relay === undefined ? key.formerRelays : []) {
+    context.output.say(
+      `This identity has moved: what went to its old address waits at ${former} (--relay ${former}).`,
+    )
+  }
   const identity = await unlock(key, request.passphraseFile)
   return context.work(async (work) => {
     const inbox = await openInbox({

@@ -8,7 +8,6 @@ import {
 import type { Identity } from "../../protocol/index.js"
 import { openState, registerInbox, relayInfo } from "../index.js"
 import type { InitRequest } from "./command-line.js"
-import { quoteForShell } from "./display.js"
 import { NameTaken, UsageError } from "./errors.js"
 import {
   firstIdentity,
@@ -59,23 +58,24 @@ export async function init(request: InitRequest, context: Context): Promise<void
       ? await makeIdentity(request, context, name)
       : await continueIdentity(request, context, name)
   await context.work((work) => registerInbox({ identity, relay, state, ...work }))
-  await rememberHome({ paths, name, relay })
+  await rememberHome({ paths, name, relay, formerRelays: [] })
   await writeConfig(paths, {
     relay: config.relay ?? relay,
     identity: config.identity ?? name,
   })
 
   const address = encodeAddress(identity.bundle.inboxId, hostOf(relay))
+  const which = name === (config.identity ?? name) ? "" : ` -i ${name}`
   output.say(
     [
       `Your inbox is open at ${relay}. Whoever has this address can leave files in it.`,
       "",
       `The key that opens it is in ${keyFile}`,
-      "Keep a copy of that file somewhere safe: without it nobody can open what was sent to you.",
+      "Keep a copy of it somewhere safe: without it nobody can open what was sent to you.",
       sealed
         ? "A lost passphrase cannot be recovered, by anyone."
         : "It has no passphrase: whoever reads that file can open everything.",
-      `  cp ${quoteForShell(keyFile)} /a/safe/place/`,
+      `A sealed backup is made by:\n  knothole identity export${which} /a/safe/place/knothole-backup`,
       "",
     ].join("\n"),
   )

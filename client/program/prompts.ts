@@ -56,19 +56,23 @@ export async function openWithPassphrase<T>(
 }
 
 /** A new passphrase, typed twice: nobody sees a slip, and nothing can undo one later. */
-export async function choosePassphrase(source: PassphraseSource, what: string): Promise<string> {
+export async function choosePassphrase(
+  source: PassphraseSource,
+  what: string,
+  { mayBeNone }: { readonly mayBeNone: boolean } = { mayBeNone: true },
+): Promise<string> {
   if (source.file !== undefined) return readPassphraseFile(source.file)
   const { terminal } = source
   if (terminal === undefined) {
     throw new UsageError(
-      `a passphrase for ${what} is needed, and there is no terminal to ask at\nGive it with --passphrase-file FILE or KNOTHOLE_PASSPHRASE_FILE, or write --no-passphrase to keep the key unprotected.`,
+      `a passphrase for ${what} is needed, and there is no terminal to ask at\nGive it with --passphrase-file FILE or KNOTHOLE_PASSPHRASE_FILE${mayBeNone ? ", or write --no-passphrase to keep the key unprotected" : ""}.`,
     )
   }
   for (let attempt = 0; attempt < mostAttempts; attempt++) {
     const passphrase = await terminal.askHidden(`New passphrase for ${what}: `)
     if (passphrase === "") {
       throw new UsageError(
-        "an empty passphrase protects nothing: choose one, or write --no-passphrase",
+        `an empty passphrase protects nothing: choose one${mayBeNone ? ", or write --no-passphrase" : ""}`,
       )
     }
     if ((await terminal.askHidden("The same again: ")) === passphrase) return passphrase

@@ -6,7 +6,7 @@ const quietModules = 4
 /**
  * A QR code of `text` in half blocks, two rows of modules to a line. `coloured` draws black on white
  * whatever the terminal's own colours are. Without colours light modules are drawn and dark ones left
- * out, which is right on a dark terminal and inverted on a light one; most readers take both.
+ * out, which is right on a dark terminal and inverted on a light one, and not every reader takes that.
  */
 export function drawQrCode(text: string, { coloured }: { readonly coloured: boolean }): string {
   const { data, size } = encode(text, { ecc: "M", border: quietModules })

@@ -43,7 +43,9 @@ export async function run(options: RunOptions): Promise<ExitCode> {
       return await options.runRelay({ args: request.args, env, stdout, stderr })
     }
     const isList =
-      request.command === "inbox" || (request.command === "contact" && request.action === "list")
+      request.command === "inbox" ||
+      ((request.command === "contact" || request.command === "identity") &&
+        request.action === "list")
     output = new Output({ mode: request.output, stdout, stderr, env, isList })
     const { proxy } = request
     const paths = programPaths(env, options.homeFolder)
@@ -114,6 +116,10 @@ async function perform(request: ClientRequest, context: Context): Promise<void> 
     case "forget": {
       const { forget } = await import("./forget.js")
       return forget(request, context)
+    }
+    case "identity": {
+      const { manageIdentities } = await import("./identity.js")
+      return manageIdentities(request, context)
     }
     case "contact": {
       const { manageContacts } = await import("./contact.js")

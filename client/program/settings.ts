@@ -106,6 +106,13 @@ export function textField(file: string, value: object, field: string): string | 
   throw damagedSettings(file, `"${field}" is not a text`)
 }
 
+export function textsField(file: string, value: object, field: string): string[] {
+  const found = new Map<string, unknown>(Object.entries(value)).get(field)
+  if (found === undefined) return []
+  if (Array.isArray(found) && found.every((item) => typeof item === "string")) return found
+  throw damagedSettings(file, `"${field}" is not a list of texts`)
+}
+
 function damagedSettings(file: string, reason: string): UsageError {
   return new UsageError(
     `cannot use the settings in ${file}: ${reason}\nCorrect the file, or remove it and run 'knothole init' again.`,

@@ -102,6 +102,16 @@ describe("the command line", () => {
       words: ["apple", "Pear", "plum"],
     })
     expect(parse("contact remove Łukasz")).toMatchObject({ action: "remove", name: "Łukasz" })
+    expect(parse("identity export f -i work")).toEqual({
+      command: "identity",
+      action: "export",
+      file: "f",
+      identity: "work",
+      passphraseFile: undefined,
+      output: plain,
+    })
+    expect(parse("identity passphrase --no-passphrase")).toMatchObject({ passphrase: false })
+    expect(parse("identity passphrase")).toMatchObject({ passphrase: true })
     expect(parse("relay --listen 127.0.0.1:0 x")).toEqual({
       command: "relay",
       args: ["--listen", "127.0.0.1:0", "x"],
@@ -161,6 +171,11 @@ describe("the command line", () => {
       "contact add knot1anna knot1x@h",
       "contact add a@b knot1x@h",
       "contact remove -x",
+      "identity",
+      "identity export",
+      "identity import",
+      "identity move",
+      "identity passphrase --no-passphrase --new-passphrase-file f",
     ]) {
       expect(() => parse(line), line).toThrow(UsageError)
     }
@@ -183,6 +198,8 @@ describe("the command line", () => {
       "",
       ..."init address send inbox receive status revoke forget discard contact".split(" "),
       ..."add list verify remove".split(" ").map((name) => `contact ${name}`),
+      "identity",
+      ..."list export import passphrase move".split(" ").map((name) => `identity ${name}`),
     ]) {
       const request = parse(`${command} --help`.trim())
       if (request.command !== "help") throw new Error(`${command}: no help`)

@@ -67,6 +67,8 @@ describe("a passphrase", () => {
     await expect(readPassphrase(source, "key")).rejects.toThrow("--passphrase-file")
     await expect(choosePassphrase(source, "key")).rejects.toThrow("--no-passphrase")
     await expect(choosePassphrase(source, "key")).rejects.toThrow(UsageError)
+    const must = choosePassphrase(source, "the backup", { mayBeNone: false })
+    await expect(must).rejects.toThrow(/^(?!.*--no-passphrase)/s)
   })
 
   it("that is wrong can be typed three times, and is read from a file once", async () => {
