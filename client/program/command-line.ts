@@ -3,7 +3,14 @@
 import { Command, CommanderError, Option } from "commander"
 import { UsageError } from "./errors.js"
 import type { OutputMode } from "./output.js"
-import { parseContact, parseDeliveryId, parseDuration, parseIdentityName } from "./quantities.js"
+import {
+  parseContact,
+  parseDeliveryId,
+  parseDuration,
+  parseEntryPath,
+  parseIdentityName,
+  parseSize,
+} from "./quantities.js"
 import type { Environment } from "./settings.js"
 
 interface WithOutput {
@@ -54,10 +61,20 @@ export interface InboxRequest extends WithOutput, IdentityChoice {
   readonly relay: string | undefined
 }
 
+export interface ShowRequest extends WithOutput, IdentityChoice {
+  readonly command: "show"
+  readonly id: string
+  readonly relay: string | undefined
+}
+
 export interface ReceiveRequest extends WithOutput, IdentityChoice {
   readonly command: "receive"
   readonly ids: readonly string[]
   readonly all: boolean
+  /** Paths of the only entries that are wanted, as `show` writes them or as they are; none: all. */
+  readonly entries: readonly string[]
+  /** The most that a delivery nobody named by its id may hold when its sender is not known. */
+  readonly maxSizeBytes: number | undefined
   readonly relay: string | undefined
   readonly folder: string
   readonly keep: boolean
@@ -133,6 +150,7 @@ export type Request =
   | AddressRequest
   | SendRequest
   | InboxRequest
+  | ShowRequest
   | ReceiveRequest
   | SentRequest
   | DiscardRequest
@@ -388,17 +406,41 @@ ${help.examples.map((line) => `  ${line}`).join("\n")}`,
     })
   })
 
-  const receive = add("receive", "fetch, check and put files in place; run again, it resumes", {
+  const show = add("show", "list what a delivery holds, without fetching it; --json: one object", {
     twins: ["RELAY", ...identityTwins],
     examples: [
+      "knothole show 0f3c9a5be1d24c7788a1b2c3d4e5f607",
+      "knothole show 0f3c9a --json | jq -r '.listing[].path'",
+    ],
+  })
+    .argument("<id>", "the id that inbox shows, or its beginning", parseDeliveryId)
+    .addOption(movedRelay())
+  addOutput(addIdentity(addPassphraseFile(show))).action(
+    (id: string, options: CommonOptions & WithRelay) => {
+      chosen({
+        command: "show",
+        id,
+        relay: options.relay ?? twin(env, "KNOTHOLE_RELAY"),
+        identity: options.identity ?? identityTwin(env),
+        passphraseFile: options.passphraseFile ?? twin(env, "KNOTHOLE_PASSPHRASE_FILE"),
+        output: outputMode(options, env),
+      })
+    },
+  )
+
+  const receive = add("receive", "fetch, check and put files in place; run again, it resumes", {
+    twins: ["RELAY", "MAX_SIZE", ...identityTwins],
+    examples: [
       "knothole receive -o ~/Downloads",
-      "knothole receive 0f3c9a5be1d24c7788a1b2c3d4e5f607 --rename",
+      "knothole receive 0f3c9a5be1d24c7788a1b2c3d4e5f607 --entry photos/2026",
       "knothole receive --all -o drops",
     ],
   })
     .argument("[ids...]", "deliveries to receive (default: the only one)", collectIds)
     .option("--all", "receive everything that waits")
     .option("-o, --output <folder>", "where to put it, or them, each in a folder")
+    .option("--entry <path>", "only this file or folder (repeatable)", collect)
+    .addOption(maxSize())
     .option("--keep", "leave the relay's copy")
     .addOption(new Option("--overwrite", "replace files that exist").conflicts("rename"))
     .option("--rename", "find another name for what exists")
@@ -410,10 +452,16 @@ ${help.examples.map((line) => `  ${line}`).join("\n")}`,
       if (options.all === true && ids !== undefined && ids.length > 0) {
         throw new UsageError("--all receives everything: leave out the ids, or --all")
       }
+      const entries = (options.entry ?? []).map(parseEntryPath)
+      if (entries.length > 0 && (options.all === true || (ids?.length ?? 0) > 1)) {
+        throw new UsageError("--entry names something in one delivery: name the id of that one")
+      }
       chosen({
         command: "receive",
         ids: ids ?? [],
         all: options.all === true,
+        entries,
+        maxSizeBytes: options.maxSize ?? maxSizeTwin(env),
         relay: options.relay ?? twin(env, "KNOTHOLE_RELAY"),
         folder: options.output ?? ".",
         keep: options.keep === true,
@@ -656,6 +704,8 @@ interface SendOptions extends CommonOptions, WithRelay {
 interface ReceiveOptions extends CommonOptions, WithRelay {
   readonly all?: boolean
   readonly output?: string
+  readonly entry?: string[]
+  readonly maxSize?: number
   readonly keep?: boolean
   readonly overwrite?: boolean
   readonly rename?: boolean
@@ -665,6 +715,18 @@ interface ReceiveOptions extends CommonOptions, WithRelay {
 
 function movedRelay(): Option {
   return new Option("--relay <url>", "where the inbox is, if elsewhere than at init")
+}
+
+function maxSize(): Option {
+  return new Option(
+    "--max-size <size>",
+    "leave what unknown senders send above, as 500MiB",
+  ).argParser(parseSize)
+}
+
+function maxSizeTwin(env: Environment): number | undefined {
+  const text = twin(env, "KNOTHOLE_MAX_SIZE")
+  return text === undefined ? undefined : parseSize(text)
 }
 
 function addIdentity(command: Command): Command {

@@ -77,7 +77,8 @@ export class Output {
     this.#stdout.write(`${showJson({ v: 1, event: name, ...fields })}\n`)
   }
 
-  list(rows: readonly object[]): void {
+  /** With `--json` all there is to say: one array, or the object that was asked about. */
+  list(rows: object): void {
     if (this.mode.json) this.#stdout.write(`${showJson(rows)}\n`)
   }
 
@@ -100,6 +101,12 @@ export class Output {
   warn(text: string): void {
     if (this.mode.json && !this.#isList) this.event("notice", { text })
     else this.#print(`${this.#bold("note:")} ${showLines(text)}`)
+  }
+
+  /** A delivery that was passed over, and stays at the relay. */
+  left(id: string, reason: string, { text, size }: { text: string; size?: number }): void {
+    if (this.mode.json) this.event("left", { id, reason, ...(size !== undefined && { size }) })
+    else this.warn(text)
   }
 
   end(ending: Ending): void {

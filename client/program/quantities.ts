@@ -22,6 +22,32 @@ export function parseDuration(text: string): number {
   return Number(match[1]) * unit
 }
 
+const sizeUnits = new Map([
+  ["", 1],
+  ["kib", 1024],
+  ["mib", 1024 ** 2],
+  ["gib", 1024 ** 3],
+  ["tib", 1024 ** 4],
+])
+
+/** `4096`, `500MiB`, `2GiB`, in bytes. A unit that could mean thousands is refused. */
+export function parseSize(text: string): number {
+  const match = /^([0-9]{1,12})([a-z]*)$/i.exec(text)
+  const unit = sizeUnits.get(match?.[2]?.toLowerCase() ?? "none")
+  const sizeBytes = unit === undefined ? NaN : Number(match?.[1]) * unit
+  if (Number.isSafeInteger(sizeBytes)) return sizeBytes
+  throw new UsageError(
+    `'${text}' is not a size: write a whole number of bytes, or one with a unit, as in 500MiB or 2GiB`,
+  )
+}
+
+/** Of an entry, as `show` writes it; a folder's may end in a slash. */
+export function parseEntryPath(text: string): string {
+  const path = text.replace(/\/+$/, "")
+  if (path !== "") return path
+  throw new UsageError("--entry is empty: name a file or folder as 'knothole show ID' lists it")
+}
+
 /** Ids of deliveries are 32 lower-case hex characters wherever people meet them; who types one may end early. */
 export function parseDeliveryId(text: string): string {
   if (/^[0-9a-f]{6,32}$/.test(text)) return text

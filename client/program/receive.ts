@@ -1,7 +1,8 @@
 import { existsSync } from "node:fs"
 import path from "node:path"
+import { parseUtf8 } from "../../protocol/index.js"
 import { DestinationNotFolder } from "../index.js"
-import type { Contact, Inbox, InboxRow, ReceiveResult } from "../index.js"
+import type { Contact, Inbox, InboxRow, ReceiveOptions, ReceiveResult } from "../index.js"
 import type { ReceiveRequest } from "./command-line.js"
 import { showCount, showSize, showText } from "./display.js"
 import { NothingWaits, PartlyDone, UsageError } from "./errors.js"
@@ -17,22 +18,21 @@ import {
   withInbox,
 } from "./inbox.js"
 import { whenMoved } from "./context.js"
+import type { Output } from "./output.js"
 import type { Context, WorkOptions } from "./context.js"
 
 export async function receiveDeliveries(request: ReceiveRequest, context: Context): Promise<void> {
   const { output } = context
   await withInbox(request, context, async (inbox, work, contacts) => {
     context.canResume(`To go on where it stopped, run the same again:\n  ${context.sameAgain}`)
-    const ids = await chooseIds(request, inbox, work, contacts)
+    const ids = await chooseIds(request, { inbox, work, contacts, output })
     if (ids.length === 0) {
-      output.say("Nothing waits in this inbox: there was nothing to receive.")
+      output.say("There is nothing to receive.")
       return
     }
     const problems: string[] = []
     for (const id of ids) {
-      const ownFolder = path.join(request.folder, id)
-      // One that began among several is the only one left when the rest is done; it stays where it began.
-      const into = ids.length > 1 || existsSync(ownFolder) ? ownFolder : request.folder
+      const into = folderFor(id, ids.length, request)
       const problem = await receiveOne({
         request,
         context,
@@ -49,19 +49,34 @@ export async function receiveDeliveries(request: ReceiveRequest, context: Contex
   })
 }
 
+function folderFor(id: string, among: number, request: ReceiveRequest): string {
+  const ownFolder = path.join(request.folder, id)
+  if (among > 1) return ownFolder
+  // One that began among several is the only one left when the rest is done; it stays where it began.
+  return request.entries.length === 0 && existsSync(ownFolder) ? ownFolder : request.folder
+}
+
+interface Chooser {
+  readonly inbox: Inbox
+  readonly work: WorkOptions
+  readonly contacts: readonly Contact[]
+  readonly output: Output
+}
+
 async function chooseIds(
   request: ReceiveRequest,
-  inbox: Inbox,
-  work: WorkOptions,
-  contacts: readonly Contact[],
+  { inbox, work, contacts, output }: Chooser,
 ): Promise<string[]> {
   if (request.ids.length > 0) return findWaiting(request.ids, inbox, work)
-  const waiting = (await inbox.list(work)).filter(canBeReceived)
+  const sound = (await inbox.list(work)).filter(canBeReceived)
+  const waiting = sound.filter((row) => !isTooLarge(row, request.maxSizeBytes))
+  for (const row of sound) if (!waiting.includes(row)) tellTooLarge(row, output)
   if (request.all) return waiting.map((row) => row.id)
   const [only] = waiting
   if (only !== undefined && waiting.length === 1) return [only.id]
   if (only === undefined) {
-    throw new NothingWaits("nothing waits in this inbox that could be received")
+    const but = sound.length === 0 ? "" : "; what --max-size leaves alone can be named by its id"
+    throw new NothingWaits(`nothing waits in this inbox that could be received${but}`)
   }
   throw new UsageError(
     [
@@ -72,7 +87,21 @@ async function chooseIds(
   )
 }
 
-function canBeReceived(row: InboxRow): boolean {
+/** Whoever is known may send what the relay takes; anybody can say to be somebody. */
+export function isTooLarge(row: InboxRow, maxSizeBytes: number | undefined): boolean {
+  return (
+    maxSizeBytes !== undefined && row.sender.kind === "unverified" && row.sizeBytes > maxSizeBytes
+  )
+}
+
+export function tellTooLarge(row: InboxRow, output: Output): void {
+  output.left(row.id, "too_large", {
+    text: `${row.id} is left alone: ${showSize(row.sizeBytes)} of an unknown sender. 'knothole receive ${row.id}' receives it all the same`,
+    size: row.sizeBytes,
+  })
+}
+
+export function canBeReceived(row: InboxRow): boolean {
   return row.problem === undefined && row.duplicateOf === undefined && row.sender.kind !== "refused"
 }
 
@@ -92,11 +121,12 @@ interface OneDelivery {
 
 /** What went wrong with this one, when the others may still go well. */
 async function receiveOne(one: OneDelivery): Promise<string | undefined> {
-  const { request, context, inbox, work, contacts, id, into } = one
+  const { request, context, work, contacts, id, into } = one
   const { output } = context
+  const privateName = `.knothole-${id}${request.entries.length > 0 ? "-…" : ""}`
   let result: ReceiveResult
   try {
-    result = await inbox.receive(id, {
+    result = await receiveChosen(one, {
       into,
       keep: request.keep,
       onExisting: request.onExisting,
@@ -104,7 +134,7 @@ async function receiveOne(one: OneDelivery): Promise<string | undefined> {
       times: request.times,
       ...whenMoved(work, () => {
         context.canResume(
-          `What was fetched is kept in ${showText(path.resolve(into, `.knothole-${id}`))}, for this -o only. To go on where it stopped, run the same again:\n  ${context.sameAgain}`,
+          `What was fetched is kept in ${showText(path.resolve(into, privateName))}, for this -o only. To go on where it stopped, run the same again:\n  ${context.sameAgain}`,
         )
       }),
     })
@@ -115,7 +145,49 @@ async function receiveOne(one: OneDelivery): Promise<string | undefined> {
     output.event("not_received", { id, error: { code, message, exit } })
     return `${id}: ${message}`
   }
-  const { paths, files, bytes, note, sender, resumed, failed } = result
+  return tellReceived(result, { into, contacts, output })
+}
+
+/** Without `--entry` there is no need to know the entries before they are received. */
+async function receiveChosen(
+  { request, inbox, work, id }: OneDelivery,
+  options: ReceiveOptions,
+): Promise<ReceiveResult> {
+  if (request.entries.length === 0) return inbox.receive(id, options)
+  const delivery = await inbox.open(id, work)
+  const paths = delivery.manifest.entries.map((entry) => parseUtf8(entry.path, "path"))
+  const entries = request.entries.map((written) => pathAsShown(paths, written))
+  return delivery.receive({ ...options, entries })
+}
+
+/**
+ * The path that was meant by what `show` writes for it. What is there as it was written means itself,
+ * and so does what is not there at all: the library refuses it by name.
+ */
+function pathAsShown(paths: readonly string[], written: string): string {
+  const all = new Set(paths.flatMap(withFolders))
+  if (all.has(written)) return written
+  const meant = [...all].filter((path) => showText(path) === written)
+  if (meant.length > 1) {
+    throw new UsageError(
+      `'${written}' is how ${meant.length} entries are shown: write the name itself, not what show makes of it ('knothole show ID --json' has it)`,
+    )
+  }
+  return meant[0] ?? written
+}
+
+/** A path and those of all folders above it, which need no entries of their own. */
+function withFolders(path: string): string[] {
+  const names = path.split("/")
+  return names.map((_, index) => names.slice(0, index + 1).join("/"))
+}
+
+/** Says what was received, and answers with what was left out of it, if anything was. */
+export function tellReceived(
+  result: ReceiveResult,
+  { into, contacts, output }: { into: string; contacts: readonly Contact[]; output: Output },
+): string | undefined {
+  const { id, paths, files, bytes, note, sender, resumed, failed } = result
   for (const file of paths) output.result(showText(file))
   const from = sender === undefined ? undefined : describeSender(sender, contacts)
   output.say(
@@ -141,6 +213,6 @@ async function receiveOne(one: OneDelivery): Promise<string | undefined> {
 }
 
 /** Its own lines, indented: none of them can pass for one of ours. */
-function showNote(note: string): string {
+export function showNote(note: string): string {
   return note.split(/\r?\n/).map(showText).join("\n      ")
 }

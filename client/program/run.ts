@@ -44,6 +44,7 @@ export async function run(options: RunOptions): Promise<ExitCode> {
     }
     const isList =
       request.command === "inbox" ||
+      request.command === "show" ||
       ((request.command === "contact" || request.command === "identity") &&
         request.action === "list")
     output = new Output({ mode: request.output, stdout, stderr, env, isList })
@@ -100,6 +101,10 @@ async function perform(request: ClientRequest, context: Context): Promise<void> 
     case "inbox": {
       const { listInbox } = await import("./inbox.js")
       return listInbox(request, context)
+    }
+    case "show": {
+      const { showDelivery } = await import("./show.js")
+      return showDelivery(request, context)
     }
     case "receive": {
       const { receiveDeliveries } = await import("./receive.js")

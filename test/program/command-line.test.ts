@@ -47,6 +47,8 @@ describe("the command line", () => {
       command: "receive",
       ids: [],
       all: false,
+      entries: [],
+      maxSizeBytes: undefined,
       relay: undefined,
       folder: ".",
       keep: false,
@@ -84,6 +86,20 @@ describe("the command line", () => {
     expect(parse("inbox --json")).toMatchObject({ command: "inbox", output: { json: true } })
     expect(parse(`status ${id}`)).toEqual({ command: "status", id, output: plain })
     expect(parse(`revoke ${id}`)).toEqual({ command: "revoke", id, output: plain })
+    expect(parse(`show ${id} -i work`)).toEqual({
+      command: "show",
+      id,
+      relay: undefined,
+      identity: "work",
+      passphraseFile: undefined,
+      output: plain,
+    })
+    expect(parse(`receive ${id} --entry a/b/ --entry c --max-size 1MiB`)).toMatchObject({
+      ids: [id],
+      entries: ["a/b", "c"],
+      maxSizeBytes: 1024 * 1024,
+    })
+    expect(parse("receive", { KNOTHOLE_MAX_SIZE: "5" })).toMatchObject({ maxSizeBytes: 5 })
     expect(parse(`forget ${id}`)).toEqual({ command: "forget", id, output: plain })
     expect(parse(`discard ${id}`)).toMatchObject({ command: "discard", id })
     expect(parse("contact add anna knot1x@h --replace")).toEqual({
@@ -160,6 +176,11 @@ describe("the command line", () => {
       "send a -r x --secret hunter2",
       "receive not-an-id",
       `receive ${id} --all`,
+      "receive --all --entry a",
+      `receive ${id} ${id} --entry a`,
+      `receive ${id} --entry /`,
+      "receive --max-size 5MB",
+      "show",
       "receive --overwrite --rename",
       "status",
       "status ../../etc",
@@ -196,7 +217,7 @@ describe("the command line", () => {
   it("helps on one screen, with examples", () => {
     for (const command of [
       "",
-      ..."init address send inbox receive status revoke forget discard contact".split(" "),
+      ..."init address send inbox show receive status revoke forget discard contact".split(" "),
       ..."add list verify remove".split(" ").map((name) => `contact ${name}`),
       "identity",
       ..."list export import passphrase move".split(" ").map((name) => `identity ${name}`),

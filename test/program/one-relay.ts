@@ -8,11 +8,13 @@ import { Workshop } from "./processes.js"
 export class OneRelay {
   readonly workshop: Workshop = new Workshop()
   #relay: Started | undefined
+  #args: readonly string[] = []
   #trees = 0
 
   /** A relay of its own for each test file. */
-  async start(): Promise<void> {
-    this.#relay = await this.workshop.startRelay("relay")
+  async start(...args: string[]): Promise<void> {
+    this.#args = args
+    this.#relay = await this.workshop.startRelay("relay", args)
   }
 
   get url(): string {
@@ -23,7 +25,7 @@ export class OneRelay {
   /** Where it was before it was stopped. */
   async startAgain(): Promise<void> {
     const listen = ["--listen", new URL(this.url).host]
-    this.#relay = await this.workshop.startRelay("relay", listen)
+    this.#relay = await this.workshop.startRelay("relay", [...this.#args, ...listen])
   }
 
   /** As a service is stopped. */

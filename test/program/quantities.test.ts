@@ -5,6 +5,7 @@ import {
   parseDeliveryId,
   parseDuration,
   parseIdentityName,
+  parseSize,
 } from "../../client/program/quantities.js"
 
 it("a length of time is a whole number and a unit", () => {
@@ -18,6 +19,16 @@ it("a length of time without a unit, or that is none, is refused with an example
   for (const text of ["", "7", "7 d", "0d", "-1d", "1.5h", "7D", "d", "1y", "999999d", "7dd"]) {
     expect(() => parseDuration(text), text).toThrow(UsageError)
     expect(() => parseDuration(text), text).toThrow("7d")
+  }
+})
+
+it("a size is a whole number of bytes, or one with a unit of 1024", () => {
+  expect(parseSize("4096")).toBe(4096)
+  expect(parseSize("0")).toBe(0)
+  expect(parseSize("500MiB")).toBe(500 * 1024 * 1024)
+  expect(parseSize("2gib")).toBe(2 * 1024 ** 3)
+  for (const text of ["", "MiB", "5MB", "5k", "1.5GiB", "-1", "5 MiB", "999999999999TiB"]) {
+    expect(() => parseSize(text), text).toThrow("500MiB")
   }
 })
 
