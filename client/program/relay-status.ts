@@ -13,7 +13,7 @@ import { Output } from "./output.js"
 import type { RelayFlags, RelayOptions } from "./relay.js"
 
 const answerWithinMs = 10_000
-const helpWidth = 96
+const helpWidth = 80
 
 /** `socketOf` finds the operator's socket by the relay's own settings. */
 export async function showRelayStatus(

@@ -34,6 +34,11 @@ export class Person {
   readonly #account = process.getuid?.() === 0 ? { uid: nobody, gid: nobody } : {}
   readonly #running = new Set<ChildProcess>()
 
+  /** Whether files that the tests make have to be given to this person. */
+  get isSomebodyElse(): boolean {
+    return this.#account.uid !== undefined
+  }
+
   constructor() {
     this.home = this.makeFolder("home")
     this.own(this.folder)
@@ -135,13 +140,9 @@ export async function install(options: {
   readonly tarball: string
 }): Promise<"from the registry" | "from this checkout, no registry answered"> {
   const { person, project, tarball } = options
-  const registry = spawnSync("npm", ["config", "get", "registry"], {
-    cwd: checkout,
-    encoding: "utf8",
-  }).stdout.trim()
   const npm = await person.run("npm", ["install", "--no-audit", "--no-fund", tarball], {
     cwd: project,
-    env: { npm_config_registry: registry, npm_config_fetch_retries: "1" },
+    env: { npm_config_registry: registryOf(), npm_config_fetch_retries: "1" },
   })
   if (npm.code === 0) return "from the registry"
   if (!/\b(ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH)\b/.test(npm.stderr)) {
@@ -149,6 +150,12 @@ export async function install(options: {
   }
   await copyDependencies(options)
   return "from this checkout, no registry answered"
+}
+
+/** Where this machine's npm looks: somebody with an empty home would not know. */
+export function registryOf(): string {
+  const asked = spawnSync("npm", ["config", "get", "registry"], { cwd: checkout, encoding: "utf8" })
+  return asked.stdout.trim()
 }
 
 async function copyDependencies(options: {
