@@ -8,6 +8,8 @@ import { access, link, lstat, readdir, rename, rmdir, unlink } from "node:fs/pro
 import path from "node:path"
 import { DestinationExists } from "./errors.js"
 import { errorCode } from "./error-code.js"
+import { PinnedFolders } from "./pinned-folder.js"
+import { isRefusedName } from "./stored-names.js"
 
 export type OnExisting = "fail" | "overwrite" | "rename"
 
@@ -19,6 +21,7 @@ export interface Move {
 }
 
 export interface PlacingPlan {
+  readonly into: string
   readonly moves: readonly Move[]
   /** The top-level names of the tree, and as which they will stand in the destination. */
   readonly names: ReadonlyMap<string, string>
@@ -90,22 +93,31 @@ export async function planPlacing(options: {
     }
   }
   if (inTheWay.length > 0) throw new DestinationExists(inTheWay)
-  return { moves, names, emptied }
+  return { into, moves, names, emptied }
 }
 
 /** Can be run again after a crash: a plan made anew holds only what is still to be moved. */
 export async function placeAll(plan: PlacingPlan): Promise<void> {
-  for (const move of plan.moves) await placeOne(move)
+  const folders = new PinnedFolders(plan.into)
+  try {
+    for (const move of plan.moves) {
+      const folder = await folders.pathTo(path.dirname(move.to))
+      await placeOne(move, `${folder}/${path.basename(move.to)}`)
+    }
+  } finally {
+    await folders.close()
+  }
   for (const folder of plan.emptied) await rmdir(folder)
 }
 
-async function placeOne({ from, to, replace }: Move): Promise<void> {
+/** `at` is `to` by a way that leads nowhere else. */
+async function placeOne({ from, to, replace }: Move, at: string): Promise<void> {
   const source = await stat(from)
   if (source === undefined) return
   if (source.isDirectory()) {
     try {
       // The most this can replace is an empty folder.
-      await rename(from, to)
+      await rename(from, at)
     } catch (error) {
       const code = errorCode(error) ?? ""
       if (["ENOTEMPTY", "EEXIST", "ENOTDIR"].includes(code)) throw new DestinationExists([to])
@@ -114,21 +126,21 @@ async function placeOne({ from, to, replace }: Move): Promise<void> {
     return
   }
   if (replace) {
-    const target = await stat(to)
+    const target = await stat(at)
     if (target && isSameFile(source, target)) await unlink(from)
-    else await rename(from, to)
+    else await rename(from, at)
     return
   }
   try {
     // Unlike a rename, a link never takes the place of what appeared there since the plan was made.
-    await link(from, to)
+    await link(from, at)
   } catch (error) {
     const code = errorCode(error) ?? ""
     if (code === "EEXIST") throw new DestinationExists([to])
     if (!["EPERM", "ENOTSUP", "EOPNOTSUPP", "EMLINK", "ENOSYS"].includes(code)) throw error
     // A file system without hard links: the best left is to look and then rename.
-    if (await stat(to)) throw new DestinationExists([to])
-    await rename(from, to)
+    if (await stat(at)) throw new DestinationExists([to])
+    await rename(from, at)
     return
   }
   await unlink(from)
@@ -154,7 +166,7 @@ async function stat(file: string): Promise<Stats | undefined> {
     return await lstat(file)
   } catch (error) {
     const code = errorCode(error) ?? ""
-    if (code === "ENOENT" || code === "ENOTDIR") return undefined
+    if (code === "ENOENT" || code === "ENOTDIR" || isRefusedName(error)) return undefined
     throw error
   }
 }

@@ -21,11 +21,26 @@ import {
 import { AppendLog, createLog, type LogRecord, reopenLog } from "./append-log.js"
 
 const magic = "KNHRCV1\n"
-const types = { start: 1, boot: 2, done: 3, synced: 4, failed: 5, placing: 6, placed: 7 } as const
+const types = {
+  start: 1,
+  boot: 2,
+  done: 3,
+  synced: 4,
+  failed: 5,
+  placing: 6,
+  placed: 7,
+  renamed: 8,
+} as const
 
 export interface FailedEntry {
   readonly entry: number
   readonly reason: string
+}
+
+/** A path of the delivery, of a file or a folder, that this disk stores under another one. */
+export interface RenamedPath {
+  readonly path: string
+  readonly stored: string
 }
 
 /** A run of chunks, or of parts that hold padding only. */
@@ -42,6 +57,7 @@ export class ReceiveJournal {
   /** What does not have to be fetched again. */
   readonly done: DoneRun[] = []
   readonly failed: FailedEntry[] = []
+  readonly #renamed = new Map<string, string>()
   /** Where things are or will be put, as names in the destination. */
   readonly placedNames: string[] = []
   stage: ReceiveStage = "fetching"
@@ -49,6 +65,10 @@ export class ReceiveJournal {
 
   constructor(log: AppendLog) {
     this.#log = log
+  }
+
+  get renamed(): RenamedPath[] {
+    return Array.from(this.#renamed, ([path, stored]) => ({ path, stored }))
   }
 
   /** How many runs have been noted so far, for `synced`. */
@@ -77,6 +97,13 @@ export class ReceiveJournal {
       this.#log.append(types.failed, concatBytes(u32(entry), utf8(reason)))
     }
     await this.#log.flush()
+  }
+
+  /** Written with whatever is written next. */
+  noteRenamed({ path, stored }: RenamedPath): void {
+    if (this.#renamed.get(path) === stored) return
+    this.#renamed.set(path, stored)
+    this.#log.append(types.renamed, utf8(JSON.stringify([path, stored])))
   }
 
   async notePlacing(names: readonly string[]): Promise<void> {
@@ -130,6 +157,14 @@ export class ReceiveJournal {
             reason: parseUtf8(reader.take(reader.remaining, "reason"), "reason"),
           })
           break
+        case types.renamed: {
+          const [path, stored] = parseNames(payload)
+          if (path === undefined || stored === undefined) {
+            throw new FormatError("receive journal", "a renaming without two names")
+          }
+          this.#renamed.set(path, stored)
+          break
+        }
         case types.placing:
           this.stage = "placing"
           this.placedNames.push(...parseNames(payload))

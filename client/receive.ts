@@ -3,7 +3,7 @@
  * in place, and only then delete the relay's copy. Run again after any interruption it goes on where it
  * stopped. Nothing that was not verified is ever under a name of the delivery (docs/protocol.md §7).
  */
-import { closeSync, fchmodSync, mkdirSync, type Stats } from "node:fs"
+import { closeSync, fchmodSync, lstatSync, mkdirSync, realpathSync, type Stats } from "node:fs"
 import {
   chmod,
   lstat,
@@ -59,8 +59,15 @@ import { SealingPool } from "./sealer.js"
 import type { InboxSession } from "./session.js"
 import { Slots } from "./slots.js"
 import { type Lock, takeLock } from "./state.js"
-import { createFile, type FailedPiece, type OpenPiece } from "./unit-work.js"
-import { isWindowsPath } from "./windows-names.js"
+import {
+  foldedEntries,
+  isRefusedName,
+  isTakenName,
+  makeNamed,
+  type NameTraits,
+  tryNames,
+} from "./stored-names.js"
+import { createNamed, type FailedPiece, type OpenPiece } from "./unit-work.js"
 
 export interface ReceiveOptions extends CallOptions {
   into: string
@@ -91,6 +98,8 @@ export interface ReceiveResult {
   /** Undefined when an earlier call had put everything in place and only the cleaning up was left. */
   readonly sender: Sender | undefined
   readonly resumed: boolean
+  /** Entries that this disk does not store under their own path, and where in the folder they are. */
+  readonly renamed: readonly { readonly path: string; readonly stored: string }[]
   /** Entries that were left out; when there are any, the relay's copy stays. */
   readonly failed: readonly { readonly path: string; readonly reason: string }[]
   /** Bytes of the body that this call fetched. */
@@ -136,12 +145,13 @@ export async function finishReceived(
   await place.clear()
   return {
     id,
-    paths: journal.placedNames.map((name) => path.join(place.into, name)),
+    paths: journal.placedNames.map((name) => path.join(place.named, name)),
     files: 0,
     bytes: 0,
     note: "",
     sender: undefined,
     resumed: true,
+    renamed: journal.renamed,
     failed: [],
     fetchedBytes: 0,
   }
@@ -212,6 +222,12 @@ const privatePrefix = ".knothole-"
 
 /** The destination and the private folder in it. */
 class Place {
+  /** As it was named. */
+  readonly named: string
+  /**
+   * The folder that name stood for at the beginning: it may be a link, and what becomes of the link
+   * afterwards leads nothing of this elsewhere.
+   */
   readonly into: string
   readonly folder: string
   readonly tree: string
@@ -220,7 +236,8 @@ class Place {
   /** What is received of a delivery in parts does not get in the way of all of it. */
   constructor(into: string, id: string, choice?: ReadonlySet<number>) {
     const part = choice === undefined ? "" : `-${choiceName(choice)}`
-    this.into = path.resolve(into)
+    this.named = path.resolve(into)
+    this.into = realPathOf(this.named)
     this.folder = path.join(this.into, `${privatePrefix}${id}${part}`)
     this.tree = path.join(this.folder, "tree")
     this.journalFile = path.join(this.folder, "journal")
@@ -273,6 +290,15 @@ class Place {
     } catch (error) {
       if (!["ENOENT", "ENOTDIR"].includes(errorCode(error) ?? "")) throw error
     }
+  }
+}
+
+function realPathOf(folder: string): string {
+  try {
+    return realpathSync(folder)
+  } catch (error) {
+    if (!["ENOENT", "ENOTDIR"].includes(errorCode(error) ?? "")) throw error
+    return folder
   }
 }
 
@@ -335,8 +361,11 @@ class Receiving {
   readonly #failed = new Map<number, string>()
   /** Those that the journal does not know of yet. */
   readonly #newFailures: FailedEntry[] = []
-  /** Folders of the tree, as paths. */
-  readonly #folders = new Set<string>()
+  /** Where each entry is stored in the tree, components separated by `/`. */
+  readonly #stored: string[]
+  #traits: NameTraits = { foldsCase: false, foldsForm: false, isWindowsLike: false }
+  /** Folders of the delivery and where each is stored; undefined for those that are left out. */
+  readonly #folders = new Map<string, string | undefined>([["", ""]])
   /** Entries written to since the last sync. */
   #unsynced = new Set<number>()
   #unsyncedBytes = 0
@@ -368,11 +397,7 @@ class Receiving {
     this.#signal = options.signal
       ? AbortSignal.any([options.signal, this.#stop.signal])
       : this.#stop.signal
-    if (process.platform === "win32") {
-      for (const [index, name] of this.#paths.entries()) {
-        if (this.#isAskedFor(index) && !isWindowsPath(name)) this.#leaveOut(index, failureText.name)
-      }
-    }
+    this.#stored = [...this.#paths]
     const share = Math.ceil(this.#bodyLength / (turns * this.#parallel))
     this.#windowBytes = Math.min(Math.max(share, MIB), mostWindowBytes)
     this.#slots = new Slots(this.#parallel * Math.ceil(this.#windowBytes / MIB) + spareSlots)
@@ -470,8 +495,10 @@ class Receiving {
   async #fetch(journal: ReceiveJournal): Promise<void> {
     say(this.#options, { kind: "phase", phase: "fetching" })
     mkdirSync(this.#place.tree, { recursive: true, mode: 0o700 })
+    this.#traits = tryNames(this.#place.folder)
+    await this.#makeFolders(journal)
     const done = await this.#believedDone(journal)
-    await this.#makeTree()
+    await this.#makeEmptyFiles(journal)
     await this.#journalFailures(journal)
     this.#passOver(done.chunks)
     const units = [...planUnits(this.#placement, (_from, _to, chunk) => !done.chunks.has(chunk))]
@@ -612,15 +639,19 @@ class Receiving {
     const from = unit.bodyOffset
     const to = from + unit.length
     const segments = segmentsOf(from, to, (part) => this.#partInHand(part).slot)
-    const pieces = unit.pieces.map((piece) => this.#pieceOf(piece))
+    const pieces = unit.pieces.map((piece) => this.#pieceOf(piece, journal))
     const { result } = await pool.open({ kind: "open", pieces, segments })
-    const { failed } = await result
+    const { failed, renamed } = await result
     for (const part of rangeOfParts(from, to)) {
       const inHand = this.#partInHand(part)
       inHand.users--
       if (inHand.users > 0) continue
       this.#parts.delete(part)
       this.#slots.release(inHand.slot)
+    }
+    for (const { piece, name } of renamed) {
+      const entry = unit.pieces[piece]?.file
+      if (entry !== undefined) this.#storeAs(entry, name, journal)
     }
     for (const failure of failed) this.#noteFailure(unit, failure)
     // Before its chunks are: they would be taken for those of a file that is there.
@@ -634,7 +665,7 @@ class Receiving {
     if (this.#unsyncedBytes >= syncEveryBytes) this.#syncInBackground(journal)
   }
 
-  #pieceOf(piece: Unit["pieces"][number]): OpenPiece {
+  #pieceOf(piece: Unit["pieces"][number], journal: ReceiveJournal): OpenPiece {
     const entry = this.#manifest.entries[piece.file]
     const place = this.#placement.files[piece.file]
     if (entry?.type !== "file" || place === undefined) throw new RangeError("no such file")
@@ -642,6 +673,7 @@ class Receiving {
     const isWhole = piece.chunkCount === place.chunkCount
     const base = {
       path: file,
+      isWindowsLike: this.#traits.isWindowsLike,
       fileOffset: piece.fileOffset,
       length: piece.length,
       // Copies: what is posted to a thread takes the whole buffer behind a view along, and behind these
@@ -653,21 +685,36 @@ class Receiving {
     if (this.#failed.has(piece.file)) return { ...base, target: "nowhere", mode: undefined }
     if (isWhole) return { ...base, target: "new", mode: this.#modeOf(entry) }
     try {
-      this.#createOnce(piece.file, file, entry.size)
+      this.#createOnce(piece.file, entry.size, journal)
     } catch (error) {
       const refusal = nameRefusal(error)
       if (refusal === undefined) throw error
       this.#leaveOut(piece.file, refusal)
       return { ...base, target: "nowhere", mode: undefined }
     }
-    return { ...base, target: "there", mode: undefined }
+    return { ...base, path: this.#pathOf(piece.file), target: "there", mode: undefined }
   }
 
   /** A file that several units write to is made before the first of them, at its full length. */
-  #createOnce(entry: number, file: string, size: number): void {
+  #createOnce(entry: number, size: number, journal: ReceiveJournal): void {
     if (this.#created.has(entry)) return
-    closeSync(createFile(file, size))
+    closeSync(this.#create(entry, size, journal))
     this.#created.add(entry)
+  }
+
+  #create(entry: number, size: number, journal: ReceiveJournal): number {
+    const file = this.#pathOf(entry)
+    const { descriptor, name } = createNamed(file, this.#traits.isWindowsLike, size)
+    this.#storeAs(entry, name, journal)
+    return descriptor
+  }
+
+  #storeAs(entry: number, name: string, journal: ReceiveJournal): void {
+    const stored = this.#stored[entry] ?? ""
+    const renamed = stored.slice(0, stored.lastIndexOf("/") + 1) + name
+    if (renamed === stored) return
+    this.#stored[entry] = renamed
+    journal.noteRenamed({ path: this.#paths[entry] ?? "", stored: renamed })
   }
 
   #leaveOut(entry: number, reason: string): void {
@@ -720,7 +767,7 @@ class Receiving {
   // ---- the private folder
 
   #pathOf(entry: number): string {
-    return path.join(this.#place.tree, this.#paths[entry] ?? "")
+    return `${this.#place.tree}/${this.#stored[entry] ?? ""}`
   }
 
   #modeOf(entry: OpenedEntry): number {
@@ -728,27 +775,83 @@ class Receiving {
     return (all ? 0o666 : 0o777) & ~this.#umask
   }
 
-  /** All folders, and the files that have no bytes to wait for. */
-  async #makeTree(): Promise<void> {
-    const made = this.#folders
-    made.add(this.#place.tree)
+  /** All folders, so that every entry knows where it will be stored. */
+  async #makeFolders(journal: ReceiveJournal): Promise<void> {
+    const known = new Map(journal.renamed.map(({ path, stored }) => [path, stored]))
+    for (const index of foldedEntries(this.#pathsAskedFor(), this.#traits)) {
+      this.#leaveOut(index, failureText.exists)
+    }
     for (const [index, entry] of this.#manifest.entries.entries()) {
-      const name = this.#paths[index] ?? ""
-      const folder = entry.type === "directory" ? name : path.dirname(name)
       if (index % 1000 === 999) await new Promise((resolve) => setImmediate(resolve))
       this.#signal.throwIfAborted()
       if (this.#failed.has(index) || !this.#isAskedFor(index)) continue
+      const name = this.#paths[index] ?? ""
+      const slash = name.lastIndexOf("/")
+      const parent = slash === -1 ? "" : name.slice(0, slash)
+      const folder = entry.type === "directory" ? name : parent
+      const stored = this.#storedFolder(folder, journal)
+      if (stored === undefined) {
+        this.#leaveOut(index, failureText.name)
+      } else if (entry.type === "directory") {
+        this.#stored[index] = stored
+      } else {
+        const own = known.get(name)
+        if (own !== undefined) this.#stored[index] = own
+        else if (stored !== parent) this.#stored[index] = stored + name.slice(slash)
+      }
+    }
+  }
+
+  /** Those of entries that are not asked for are empty, which collides with nothing that has a name. */
+  #pathsAskedFor(): readonly string[] {
+    if (this.#choice === undefined) return this.#paths
+    return this.#paths.map((name, index) => (this.#isAskedFor(index) ? name : ""))
+  }
+
+  /** Makes a folder of the delivery and those above it; undefined when the file system will not have it. */
+  #storedFolder(folder: string, journal: ReceiveJournal): string | undefined {
+    if (this.#folders.has(folder)) return this.#folders.get(folder)
+    const slash = folder.lastIndexOf("/")
+    const above = this.#storedFolder(slash === -1 ? "" : folder.slice(0, slash), journal)
+    const stored =
+      above === undefined ? undefined : this.#makeFolder(above, folder.slice(slash + 1))
+    this.#folders.set(folder, stored)
+    if (stored !== undefined && stored !== folder) journal.noteRenamed({ path: folder, stored })
+    return stored
+  }
+
+  #makeFolder(above: string, wanted: string): string | undefined {
+    const under = above === "" ? "" : `${above}/`
+    const make = (name: string) => {
+      const folder = `${this.#place.tree}/${under}${name}`
       try {
-        if (!made.has(path.join(this.#place.tree, folder))) {
-          mkdirSync(path.join(this.#place.tree, folder), { recursive: true, mode: 0o700 })
-          addWithParents(made, folder, this.#place.tree)
-        }
-        if (entry.type === "file" && entry.size === 0) {
-          const descriptor = createFile(this.#pathOf(index))
-          fchmodSync(descriptor, this.#modeOf(entry))
-          closeSync(descriptor)
-          this.#unsynced.add(index)
-        }
+        mkdirSync(folder, { mode: 0o700 })
+      } catch (error) {
+        // One that a run before this made, in the private folder that is nobody else's.
+        const isThere = this.#resumed && errorCode(error) === "EEXIST"
+        if (!isThere || !lstatSync(folder).isDirectory()) throw error
+      }
+    }
+    try {
+      return under + makeNamed(wanted, this.#traits.isWindowsLike, make).name
+    } catch (error) {
+      if (nameRefusal(error) === undefined) throw error
+      return undefined
+    }
+  }
+
+  /** Files that have no bytes to wait for. */
+  async #makeEmptyFiles(journal: ReceiveJournal): Promise<void> {
+    for (const [index, entry] of this.#manifest.entries.entries()) {
+      if (index % 1000 === 999) await new Promise((resolve) => setImmediate(resolve))
+      this.#signal.throwIfAborted()
+      if (entry.type === "directory" || entry.size > 0) continue
+      if (this.#failed.has(index) || !this.#isAskedFor(index)) continue
+      try {
+        const descriptor = this.#create(index, 0, journal)
+        fchmodSync(descriptor, this.#modeOf(entry))
+        closeSync(descriptor)
+        this.#unsynced.add(index)
       } catch (error) {
         const refusal = nameRefusal(error)
         if (refusal === undefined) throw error
@@ -854,6 +957,7 @@ class Receiving {
       // A name that collides is the name of another entry's file.
       if (reason === failureText.mac) await rm(this.#pathOf(entry), { force: true })
     }
+    if (this.#failed.size > 0) await this.#removeUnneededFolders()
     for (const [index, entry] of this.#manifest.entries.entries()) {
       if (entry.type === "directory" || this.#failed.has(index)) continue
       if (!this.#isAskedFor(index)) continue
@@ -864,11 +968,30 @@ class Receiving {
       await this.#finishFile(index, entry)
     }
     await this.#sync(journal)
-    const deepestFirst = [...this.#folders].sort((a, b) => b.length - a.length)
+    const deepestFirst = [...this.#folders.values()]
+      .filter((folder) => folder !== undefined)
+      .sort((a, b) => b.length - a.length)
+      .map((folder) => `${this.#place.tree}/${folder}`)
     await this.#orStartOver(eachOf(deepestFirst, syncsAtOnce, async (folder) => syncFolder(folder)))
     // The tree itself stays private until it is empty.
     for (const folder of deepestFirst.slice(0, -1)) await chmod(folder, 0o777 & ~this.#umask)
     if (this.#options.times === true) await this.#setFolderTimes()
+  }
+
+  /** Those that no entry asked for and that stayed empty, because what was to lie in them was left out. */
+  async #removeUnneededFolders(): Promise<void> {
+    const entries = [...this.#paths.keys()].filter((index) => !this.#failed.has(index))
+    const asked = new Set(entries.map((index) => this.#paths[index]))
+    const unneeded = [...this.#folders].filter(([folder]) => folder !== "" && !asked.has(folder))
+    for (const [folder, stored] of unneeded.sort(([a], [b]) => b.length - a.length)) {
+      if (stored === undefined) continue
+      try {
+        await rmdir(`${this.#place.tree}/${stored}`)
+        this.#folders.set(folder, undefined)
+      } catch (error) {
+        if (!["ENOTEMPTY", "EEXIST"].includes(errorCode(error) ?? "")) throw error
+      }
+    }
   }
 
   async #finishFile(index: number, entry: OpenedEntry): Promise<void> {
@@ -906,7 +1029,7 @@ class Receiving {
         onExisting: this.#options.onExisting ?? "fail",
         entersFolders: this.#choice !== undefined,
       })
-      await journal.notePlacing(this.#placedAs(plan.names))
+      await journal.notePlacing(this.#placedAs(plan.names, journal))
       await placeAll(plan)
       const folders = new Set([...plan.moves.map(({ to }) => path.dirname(to)), into])
       await this.#orStartOver(eachOf([...folders], syncsAtOnce, async (one) => syncFolder(one)))
@@ -924,7 +1047,7 @@ class Receiving {
     await this.#place.clear()
     return {
       id: listed.id,
-      paths: journal.placedNames.map((name) => path.join(into, name)),
+      paths: journal.placedNames.map((name) => path.join(this.#place.named, name)),
       files: this.#manifest.entries.filter(
         ({ type }, index) => type === "file" && this.#isAskedFor(index) && !this.#failed.has(index),
       ).length,
@@ -932,21 +1055,24 @@ class Receiving {
       note: this.#manifest.note,
       sender: this.#opened.sender,
       resumed: this.#resumed,
+      renamed: journal.renamed,
       failed,
       fetchedBytes: this.#fetchedBytes,
     }
   }
 
   /** What is told of as put in place: the top-level names, or the paths that were asked for. */
-  #placedAs(tops: ReadonlyMap<string, string>): string[] {
+  #placedAs(tops: ReadonlyMap<string, string>, journal: ReceiveJournal): string[] {
     const { entries } = this.#options
     if (entries === undefined) return [...tops.values()]
     const leftOut = new Set([...this.#failed.keys()].map((entry) => this.#paths[entry]))
+    const renamed = new Map(journal.renamed.map(({ path, stored }) => [path, stored]))
     return [...new Set(entries)].flatMap((name) => {
       if (leftOut.has(name)) return []
-      const top = topOf(name)
+      const stored = renamed.get(name) ?? this.#stored[this.#paths.indexOf(name)] ?? name
+      const top = topOf(stored)
       const placed = tops.get(top)
-      return placed === undefined ? [] : [placed + name.slice(top.length)]
+      return placed === undefined ? [] : [placed + stored.slice(top.length)]
     })
   }
 }
@@ -965,22 +1091,8 @@ const failureText: Readonly<Record<"mac" | "exists" | "name", string>> = {
 
 /** Why a name could not be made, when that is the name's fault alone. */
 function nameRefusal(error: unknown): string | undefined {
-  switch (errorCode(error) ?? "") {
-    case "EEXIST":
-    case "EISDIR":
-    case "ENOTDIR":
-      return failureText.exists
-    case "EILSEQ":
-    case "EINVAL":
-    case "ENAMETOOLONG":
-      return failureText.name
-    default:
-      return undefined
-  }
-}
-
-function topOf(name: string): string {
-  return name.split("/", 1)[0] ?? name
+  if (isTakenName(error)) return failureText.exists
+  return isRefusedName(error) ? failureText.name : undefined
 }
 
 function sizeOf(entry: OpenedEntry): number {
@@ -1010,12 +1122,8 @@ function windowsOf(parts: readonly number[], bodyLength: number, windowBytes: nu
   return windows
 }
 
-function addWithParents(folders: Set<string>, name: string, tree: string): void {
-  for (let at = name; at !== "." && at !== ""; at = path.dirname(at)) {
-    const folder = path.join(tree, at)
-    if (folders.has(folder)) return
-    folders.add(folder)
-  }
+function topOf(name: string): string {
+  return name.split("/", 1)[0] ?? name
 }
 
 /** All that is no folder. */
@@ -1024,7 +1132,7 @@ async function filesBelow(folder: string): Promise<Set<string>> {
   const folders = [folder]
   for (let at = folders.pop(); at !== undefined; at = folders.pop()) {
     for (const entry of await readdir(at, { withFileTypes: true })) {
-      const file = path.join(at, entry.name)
+      const file = `${at}/${entry.name}`
       if (entry.isDirectory()) folders.push(file)
       else found.add(file)
     }

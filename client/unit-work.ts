@@ -21,6 +21,7 @@ import { applyCtr, chunkMac, gridIndex, gridLength } from "../protocol/mega.js"
 import { leafHash } from "../protocol/tree.js"
 import type { Segment } from "./layout.js"
 import { errorCode } from "./error-code.js"
+import { isRefusedName, isTakenName, makeNamed } from "./stored-names.js"
 
 /** What a file is known by between one look and the next. */
 export interface FileMark {
@@ -80,6 +81,8 @@ export interface OpenPiece {
    * too; `nowhere` is passed over.
    */
   readonly target: "new" | "there" | "nowhere"
+  /** Whether a new file's name has to be one that Windows takes. */
+  readonly isWindowsLike: boolean
   readonly fileOffset: number
   readonly length: number
   readonly key: Uint8Array
@@ -106,6 +109,8 @@ export interface FailedPiece {
 export interface OpenResult {
   readonly kind: "opened"
   readonly failed: readonly FailedPiece[]
+  /** Pieces whose new file could not get its own name. */
+  readonly renamed: readonly { readonly piece: number; readonly name: string }[]
 }
 
 /** What a thread is started with. */
@@ -228,20 +233,27 @@ export class UnitWorker {
   #openUnit(task: OpenTask): OpenResult {
     const cursor = new SegmentCursor(this.#slots, task.segments)
     const failed: FailedPiece[] = []
+    const renamed: { piece: number; name: string }[] = []
     for (const [index, piece] of task.pieces.entries()) {
       const end = cursor.position + piece.length
-      const failure = piece.target === "nowhere" ? undefined : this.#openPiece(piece, cursor)
+      const isNamed = (name: string) => renamed.push({ piece: index, name })
+      const failure =
+        piece.target === "nowhere" ? undefined : this.#openPiece(piece, cursor, isNamed)
       if (failure) failed.push({ piece: index, ...failure })
       cursor.skipTo(end)
     }
-    return { kind: "opened", failed }
+    return { kind: "opened", failed, renamed }
   }
 
-  #openPiece(piece: OpenPiece, cursor: SegmentCursor): Omit<FailedPiece, "piece"> | undefined {
+  #openPiece(
+    piece: OpenPiece,
+    cursor: SegmentCursor,
+    isNamed: (name: string) => void,
+  ): Omit<FailedPiece, "piece"> | undefined {
     const { path, fileOffset, length, key, nonce, chunkMacs } = piece
     try {
       // Opened before anything is decrypted, written to only with chunks that passed.
-      const descriptor = this.#writing(piece)
+      const descriptor = this.#writing(piece, isNamed)
       let at = 0
       for (let offset = fileOffset; offset < fileOffset + length; at++) {
         const chunkLength = Math.min(gridLength(gridIndex(offset)), fileOffset + length - offset)
@@ -283,11 +295,13 @@ export class UnitWorker {
     }
   }
 
-  #writing(piece: OpenPiece): number {
+  #writing(piece: OpenPiece, isNamed: (name: string) => void): number {
     return this.#cached(piece.path, () => {
       const flags = constants.O_WRONLY | constants.O_NOFOLLOW
       if (piece.target === "there") return openSync(piece.path, flags)
-      return createFile(piece.path)
+      const { descriptor, name } = createNamed(piece.path, piece.isWindowsLike)
+      if (!piece.path.endsWith(`/${name}`)) isNamed(name)
+      return descriptor
     })
   }
 
@@ -315,31 +329,34 @@ export class UnitWorker {
  * A file of nobody else's making, 0600. One that is there is never replaced: where the file system
  * takes two names for one, it is another entry's.
  */
-export function createFile(path: string, size?: number): number {
+function createFile(path: string, size?: number): number {
   const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW
   const descriptor = openSync(path, flags, 0o600)
   if (size !== undefined) ftruncateSync(descriptor, size)
   return descriptor
 }
 
+/** The same, under the first of its names that the file system takes. Slashes separate `path`. */
+export function createNamed(
+  path: string,
+  isWindowsLike: boolean,
+  size?: number,
+): { descriptor: number; name: string } {
+  const folder = path.slice(0, path.lastIndexOf("/") + 1)
+  const { name, made } = makeNamed(path.slice(folder.length), isWindowsLike, (candidate) =>
+    createFile(folder + candidate, size),
+  )
+  return { descriptor: made, name }
+}
+
 function failureOf(error: unknown): FailedPiece["reason"] {
-  switch (errorCode(error) ?? "") {
-    case "EEXIST":
-    case "EISDIR":
-    case "ENOTDIR":
-      return "exists"
-    case "ENOSPC":
-    case "EDQUOT":
-      return "full"
-    // All folders were made before, but for those whose own name was refused.
-    case "ENOENT":
-    case "EILSEQ":
-    case "EINVAL":
-    case "ENAMETOOLONG":
-      return "name"
-    default:
-      return "io"
-  }
+  if (isTakenName(error)) return "exists"
+  if (isRefusedName(error)) return "name"
+  return isFull(error) ? "full" : "io"
+}
+
+function isFull(error: unknown): boolean {
+  return ["ENOSPC", "EDQUOT"].includes(errorCode(error) ?? "")
 }
 
 function hasMark(descriptor: number, mark: FileMark): boolean {

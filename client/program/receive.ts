@@ -187,7 +187,7 @@ export function tellReceived(
   result: ReceiveResult,
   { into, contacts, output }: { into: string; contacts: readonly Contact[]; output: Output },
 ): string | undefined {
-  const { id, paths, files, bytes, note, sender, resumed, failed } = result
+  const { id, paths, files, bytes, note, sender, resumed, renamed, failed } = result
   for (const file of paths) output.result(showText(file))
   const from = sender === undefined ? undefined : describeSender(sender, contacts)
   output.say(
@@ -202,14 +202,28 @@ export function tellReceived(
     note,
     ...(sender !== undefined && { sender: senderForPrograms(sender, contacts) }),
     resumed,
+    renamed,
     failed,
   })
+  noteRenamed(renamed, output)
   if (failed.length === 0) return undefined
   const list = failed.map(({ path: file, reason }) => `  ${showText(file)}: ${reason}`)
   return [
     `${id}: ${showCount(failed.length, "entry was", "entries were")} left out; the relay's copy stays`,
     ...list,
   ].join("\n")
+}
+
+const mostRenamedShown = 20
+
+function noteRenamed(renamed: ReceiveResult["renamed"], output: Context["output"]): void {
+  for (const { path: sent, stored } of renamed.slice(0, mostRenamedShown)) {
+    output.note(
+      `this disk does not store '${showText(sent)}' under its name; it is '${showText(stored)}'`,
+    )
+  }
+  const rest = renamed.length - mostRenamedShown
+  if (rest > 0) output.note(`${rest} more are stored under other names`)
 }
 
 /** Its own lines, indented: none of them can pass for one of ours. */

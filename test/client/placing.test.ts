@@ -1,4 +1,4 @@
-import { linkSync, mkdirSync, readdirSync, readlinkSync, symlinkSync } from "node:fs"
+import { linkSync, mkdirSync, readdirSync, readlinkSync, rmSync, symlinkSync } from "node:fs"
 import path from "node:path"
 import { describe, expect, test } from "vitest"
 import { DestinationExists } from "../../client/index.js"
@@ -96,6 +96,17 @@ describe("putting in place", () => {
       expect(readdirSync(outside)).toEqual([])
       expect(readlinkSync(path.join(where.into, "photos"))).toBe(outside)
     }
+  })
+
+  test("T15 a folder that becomes a link between the plan and the move is not gone through", async () => {
+    const where = folders({ "photos/new/a": one }, { "photos/new/mine": two })
+    const plan = await planPlacing({ ...where, onExisting: "overwrite", entersFolders: false })
+    const outside = scratchFolder()
+    mkdirSync(path.join(outside, "new"))
+    rmSync(path.join(where.into, "photos"), { recursive: true })
+    symlinkSync(outside, path.join(where.into, "photos"))
+    await expect(placeAll(plan)).rejects.toThrow(DestinationExists)
+    expect(readdirSync(path.join(outside, "new"))).toEqual([])
   })
 
   test("T15 a name that appears between the plan and the move is not replaced", async () => {

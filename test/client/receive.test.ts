@@ -99,16 +99,19 @@ describe("receiving", () => {
     expect(setting.relay.asked.filter(isDelete)).toHaveLength(1)
   })
 
-  test("on Windows, leaves out names that mean something else there", async () => {
+  test("T13 T14 on Windows, renames what means something else there", async () => {
     const names = { "..\\..\\escaped": patternBytes(10, 1), "a:b": patternBytes(0, 1) }
-    const { receive, into, setting } = await make({ ...names, fine: patternBytes(10, 2) })
+    const { receive, into } = await make({ ...names, "NUL/fine": patternBytes(10, 2) })
     const { platform } = process
     onTestFinished(() => void Object.defineProperty(process, "platform", { value: platform }))
     Object.defineProperty(process, "platform", { value: "win32" })
     const result = await receive()
-    expect(result.failed.map((failure) => failure.path)).toEqual(Object.keys(names))
-    expect(readdirSync(into)).toEqual(["fine"])
-    expect(setting.relay.asked.filter(isDelete)).toEqual([])
+    expect(result.failed).toEqual([])
+    const stored = ["%4EUL", "..%5C..%5Cescaped", "a%3Ab"]
+    expect(readdirSync(into).sort()).toEqual(stored)
+    expect(result.paths.toSorted()).toEqual(stored.map((name) => path.join(into, name)))
+    expect(result.renamed).toContainEqual({ path: "a:b", stored: "a%3Ab" })
+    expect(result.renamed).toContainEqual({ path: "NUL", stored: "%4EUL" })
   })
 
   test("keeps the relay's copy when asked to", async () => {
