@@ -32,6 +32,8 @@ export type { CallOptions, OnProgress, Phase, ProgressEvent } from "./progress.j
 export { type ClientState, openState } from "./state.js"
 export { forgetPin } from "./pins.js"
 export { fetchBundle, type RelayFacts, relayInfo, type RelayOptions } from "./relay.js"
+export { type Examination, type ExamineOptions, examineRelay } from "./doctor/examine.js"
+export type { Finding, FindingCode } from "./doctor/findings.js"
 export { parseOrigin } from "./relay-client.js"
 export { openProxies, type Proxies, ProxyNotUsable, type ProxySettings } from "./proxies.js"
 export { registerInbox } from "./session.js"

@@ -13,6 +13,8 @@ export type Phase =
   | "fetching"
   | "syncing"
   | "putting in place"
+  | "examining what stands before the relay"
+  | "being silent for as long as a long poll"
 
 export type ProgressEvent =
   | { kind: "phase"; phase: Phase }

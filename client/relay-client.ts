@@ -22,10 +22,12 @@ import {
 // Of no use in a browser, and neither is this file.
 import { giveBack } from "../protocol/crypto/node.js"
 import { backoffMs } from "./backoff.js"
+import { errorCode } from "./error-code.js"
 import { NotARelay, RelayUnreachable } from "./errors.js"
 import { asError, type CallOptions, say } from "./progress.js"
 import { type Proxies, ProxyFailure } from "./proxies.js"
-import { readingAgent, takeAtOnce } from "./reading-agent.js"
+import { takeAtOnce } from "./reading-agent.js"
+import { relayAgent } from "./relay-agent.js"
 
 /**
  * `patient` keeps trying through a relay's restart (about a minute and a half), `brisk` through a
@@ -115,10 +117,10 @@ export class RelayClient {
     this.#secure = url.protocol === "https:"
     // A socket address has no brackets; a URL's IPv6 host has.
     this.#target = { hostname: url.hostname.replace(/^\[|\]$/g, ""), port: url.port }
-    const agentOptions = { keepAlive: true, maxSockets: (options.parallel ?? 4) + 1 }
-    const proxied = options.proxies?.agentFor(this.origin, agentOptions)
-    if (proxied === undefined && isOnion(url.hostname)) throw new OnionWithoutProxy(this.origin)
-    this.#agent = proxied ?? readingAgent({ secure: this.#secure, ...agentOptions })
+    this.#agent = relayAgent(this.origin, options.proxies, {
+      keepAlive: true,
+      maxSockets: (options.parallel ?? 4) + 1,
+    })
     this.#pause = options.pause ?? pause
     this.#random = options.random ?? Math.random
   }
@@ -390,28 +392,13 @@ export class RelayClient {
       const message = `${this.origin} shows a certificate that does not verify (${code}).${clock}`
       return new RelayUnreachable(this.origin, message, { retryable: false, cause: error })
     }
-    const reason = reasons[code] ?? (code === "" ? error.message : code)
+    const reason = connectionTrouble(error)
     const unreachable = new RelayUnreachable(
       this.origin,
       `cannot reach ${this.origin}: ${reason}; check the address and the network, or try again later`,
       { retryable: code !== "ENOTFOUND", cause: error },
     )
     return new Retry(unreachable, reason, undefined, reusedSocket && code === "ECONNRESET")
-  }
-}
-
-function isOnion(hostname: string): boolean {
-  return hostname.endsWith(".onion")
-}
-
-/** An onion service has no address in the network's own naming, and asking for one would tell its name. */
-export class OnionWithoutProxy extends RelayUnreachable {
-  constructor(origin: string) {
-    super(
-      origin,
-      `${origin} is an onion service, which only Tor can reach; start Tor, and say --proxy socks5h://127.0.0.1:9050`,
-      { retryable: false },
-    )
   }
 }
 
@@ -424,6 +411,12 @@ export class ProxyLimit extends RelayUnreachable {
       { retryable: false },
     )
   }
+}
+
+/** Why a connection came to nothing, in a few words. */
+export function connectionTrouble(error: Error): string {
+  const code = errorCode(error) ?? ""
+  return reasons[code] ?? (code === "" ? error.message : code)
 }
 
 const reasons: Readonly<Record<string, string>> = {

@@ -131,6 +131,11 @@ export type IdentityRequest = WithOutput & { readonly command: "identity" } & (
     | ({ readonly action: "move"; readonly relay: string } & IdentityChoice)
   )
 
+export interface DoctorRequest extends WithOutput {
+  readonly command: "doctor"
+  readonly relay: string | undefined
+}
+
 export interface RelayRequest {
   readonly command: "relay"
   readonly args: readonly string[]
@@ -154,6 +159,7 @@ export type Request =
   | ReceiveRequest
   | SentRequest
   | DiscardRequest
+  | DoctorRequest
   | ContactRequest
   | IdentityRequest
   | RelayRequest
@@ -491,6 +497,26 @@ ${help.examples.map((line) => `  ${line}`).join("\n")}`,
       chosen({ command, id, output: outputMode(options, env) })
     })
   }
+
+  const doctor = add("doctor", "find what is wrong between a relay and its users", {
+    twins: ["RELAY"],
+    examples: ["knothole doctor https://drop.example.org", "knothole doctor --json | jq .code"],
+  })
+    .argument("[relay]", "its URL (default: the relay of init)")
+    .addHelpText(
+      "after",
+      `
+Looks at name, certificate, clocks, limits and time-outs of proxies, disk and index
+as any user meets them, in about 40 seconds; leaves nothing behind. Each finding
+says what, why and how to mend it. Exit: 0 nothing found, 1 findings, 5 no relay there.`,
+    )
+  addOutput(doctor).action((relay: string | undefined, options: CommonOptions) => {
+    chosen({
+      command: "doctor",
+      relay: relay ?? twin(env, "KNOTHOLE_RELAY"),
+      output: outputMode(options, env),
+    })
+  })
 
   const discard = add("discard", "delete a delivery from your inbox without receiving it", {
     twins: ["RELAY", ...identityTwins],

@@ -41,6 +41,11 @@ export class PartlyDone extends Error {
   override readonly name = "PartlyDone"
 }
 
+/** A relay was examined, and something is wrong with it. */
+export class FindingsRemain extends Error {
+  override readonly name = "FindingsRemain"
+}
+
 /** The relay's folder or its address on the network cannot be used. */
 export class CannotStart extends Error {
   override readonly name = "CannotStart"

@@ -6,6 +6,7 @@ import {
   DiskFull,
   Locked,
   NotARelay,
+  ProxyNotUsable,
   RelayUnreachable,
   SourceChanged,
   SourceUnusable,
@@ -20,6 +21,7 @@ import type { RefusalCode } from "../../protocol/index.js"
 import { showDuration, showText } from "./display.js"
 import {
   CannotStart,
+  FindingsRemain,
   Interrupted,
   KeyProblem,
   NameTaken,
@@ -95,6 +97,16 @@ export const errorKinds: readonly ErrorKind[] = [
   kind(PartlyDone, ({ message }) => ({
     exit: exitCodes.failed,
     code: "partly_done",
+    message,
+  })),
+  kind(ProxyNotUsable, ({ message }) => ({
+    exit: exitCodes.usage,
+    code: "usage",
+    message,
+  })),
+  kind(FindingsRemain, ({ message }) => ({
+    exit: exitCodes.failed,
+    code: "findings",
     message,
   })),
   kind(CannotStart, ({ message }) => ({

@@ -3,7 +3,7 @@ import { quoteForShell } from "./display.js"
 import type { Context, WorkOptions } from "./context.js"
 import { parseCommandLine } from "./command-line.js"
 import type { Request } from "./command-line.js"
-import { Interrupted, UsageError } from "./errors.js"
+import { Interrupted } from "./errors.js"
 import { exitCodes } from "./exit-codes.js"
 import type { ExitCode } from "./exit-codes.js"
 import { listenForInterruption } from "./interruption.js"
@@ -130,6 +130,10 @@ async function perform(request: ClientRequest, context: Context): Promise<void> 
       const { manageContacts } = await import("./contact.js")
       return manageContacts(request, context)
     }
+    case "doctor": {
+      const { examine } = await import("./doctor.js")
+      return examine(request, context)
+    }
     case "discard": {
       const { discard } = await import("./discard.js")
       return discard(request, context)
@@ -165,15 +169,10 @@ async function programProxies(
   env: Environment,
   flag: string | undefined,
 ): Promise<Proxies> {
-  const { openProxies, ProxyNotUsable } = await import("../proxies.js")
+  const { openProxies } = await import("../proxies.js")
   const ours = env["KNOTHOLE_PROXY"]
   const proxy = flag ?? (ours === undefined || ours === "" ? readProxy(paths) : ours)
-  try {
-    return await openProxies({ proxy, env })
-  } catch (error) {
-    if (error instanceof ProxyNotUsable) throw new UsageError(error.message)
-    throw error
-  }
+  return openProxies({ proxy, env })
 }
 
 /** Until the command line is understood, its own words say who is listening. */
