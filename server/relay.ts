@@ -15,7 +15,7 @@ import {
   type RelayConfig,
 } from "./config.js"
 import { createDeliveries } from "./deliveries.js"
-import { type Disk, readSmallFile, unlessMissing, writeSyncedFile } from "./disk.js"
+import { type Disk, isDiskFull, readSmallFile, unlessMissing, writeSyncedFile } from "./disk.js"
 import { createFinishing } from "./finishing.js"
 import { PartBuffers } from "./http/buffers.js"
 import { createSources } from "./http/source.js"
@@ -77,7 +77,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
   const random = ports.random ?? systemRandomness
   const log = createLog(ports.writeLog ?? writeToStderr, clock)
 
-  const folder = await openDataFolder(disk, config.dataFolder)
+  const folder = await openDataFolder({ disk, path: config.dataFolder, random })
   let index: RelayIndex | undefined
   try {
     const keys = await openRelayKeys({ disk, folder, random })
@@ -87,6 +87,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     const blobs = new DiskBlobStore({ disk, folder, recordKey, random })
     const logs = openInboxLogs({ disk, path: folder.inboxes, recordKey, random })
     await logs.keepReserve()
+    await folder.reserve.keep()
     const indexState = await openIndexState(disk, folder)
     const embedded = openEmbeddedIndex({ path: folder.index, now: nowMs })
     index = embedded
@@ -138,7 +139,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
           log("folder_was_copied", {}, "warning")
           await dropTorn(recoveryNeeds)
         }
-        await indexState.save({ marker, clean: false })
+        await indexState.open(marker)
         await rebuildIndex(recoveryNeeds)
         await embedded.setMarker(marker)
       }
@@ -197,6 +198,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       }
       await sweep({ blobs, chains, deliveries, index: embedded, keys, log, random }, nowMs())
       await logs.keepReserve()
+      await folder.reserve.keep()
       await watch.save()
       lastSweepMs = nowMs()
     }
@@ -288,7 +290,8 @@ interface IndexState {
   readonly marker: string
   /** The folder was copied since a relay last worked in it, perhaps under a relay at work. */
   readonly isCopy: boolean
-  save(state: { readonly marker: string; readonly clean: boolean }): Promise<void>
+  /** Says that an index with this marker is being written. */
+  open(marker: string): Promise<void>
   closeCleanly(): Promise<void>
 }
 
@@ -296,12 +299,11 @@ async function openIndexState(disk: Disk, folder: DataFolder): Promise<IndexStat
   const path = join(folder.path, "index-state")
   let marker = ""
 
-  async function save(state: { readonly marker: string; readonly clean: boolean }): Promise<void> {
-    marker = state.marker
+  async function save(clean: boolean): Promise<void> {
     const fresh = `${path}.new`
     await unlessMissing(disk.unlink(fresh), undefined)
     const place = { boot: bootId(), ...(await identities()) }
-    await writeSyncedFile(disk, fresh, utf8(JSON.stringify({ ...state, ...place })))
+    await writeSyncedFile(disk, fresh, utf8(JSON.stringify({ marker, clean, ...place })))
     await disk.rename(fresh, path)
     await disk.syncFolder(folder.path)
   }
@@ -316,6 +318,19 @@ async function openIndexState(disk: Disk, folder: DataFolder): Promise<IndexStat
     return { index: index?.identity ?? "", folder: version?.identity ?? "" }
   }
 
+  async function open(newMarker: string): Promise<void> {
+    marker = newMarker
+    try {
+      await folder.reserve.spendOn(() => save(false))
+    } catch (error) {
+      if (!isDiskFull(error)) throw error
+      // Recipients are served from a full disk as well. Without the file the next start rebuilds the
+      // index, which is all that the file could have saved it.
+      await unlessMissing(disk.unlink(path), undefined)
+      await disk.syncFolder(folder.path)
+    }
+  }
+
   const bytes = await readSmallFile(disk, path, 1000)
   const known = bytes === undefined ? undefined : parseIndexState(parseUtf8(bytes, "index-state"))
   const here = await identities()
@@ -325,7 +340,7 @@ async function openIndexState(disk: Disk, folder: DataFolder): Promise<IndexStat
   const isSameBoot = known !== undefined && known.boot !== "" && known.boot === bootId()
   // A copy made while the index was being written may have pages of two moments.
   if (known !== undefined && !isCopy && (known.clean || isSameBoot)) {
-    await save({ marker: known.marker, clean: false })
+    await open(known.marker)
   } else {
     await removeIndex(disk, folder.index)
   }
@@ -334,7 +349,7 @@ async function openIndexState(disk: Disk, folder: DataFolder): Promise<IndexStat
       return marker
     },
     isCopy,
-    save,
+    open,
     async closeCleanly() {
       for (const name of await disk.list(folder.index)) {
         const file = await disk.open(join(folder.index, name), "read")
@@ -345,7 +360,12 @@ async function openIndexState(disk: Disk, folder: DataFolder): Promise<IndexStat
         }
       }
       await disk.syncFolder(folder.index)
-      await save({ marker, clean: true })
+      try {
+        await folder.reserve.spendOn(() => save(true))
+      } catch (error) {
+        // Then the index counts as one that was not closed.
+        if (!isDiskFull(error)) throw error
+      }
     },
   }
 }

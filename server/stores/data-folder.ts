@@ -3,6 +3,7 @@
 //   version          the layout's number
 //   lock, lock-*     who has the folder open (folder-lock.ts)
 //   operator.sock    where a running relay answers its operator (operator/socket.ts)
+//   reserve          room to start in on a full disk
 //   clock            the latest wall time the relay has seen (clock-watch.ts)
 //   index-state      which index belongs to this folder, and whether it outlived the last run
 //   keys/            the relay's secrets (relay-keys.ts)
@@ -13,8 +14,9 @@
 //   trash/           what is being removed
 //   index/           the embedded index
 import { dirname, join } from "node:path"
-import { parseUtf8, utf8 } from "../../protocol/index.js"
+import { parseUtf8, type Random, utf8 } from "../../protocol/index.js"
 import { type Disk, hasCode, readSmallFile, unlessMissing, writeSyncedFile } from "../disk.js"
+import { openReserve, type Reserve } from "../reserve.js"
 import { DataFolderError, lockFolder } from "./folder-lock.js"
 
 const layoutVersion = 1
@@ -29,12 +31,19 @@ export interface DataFolder {
   readonly trash: string
   readonly keys: string
   readonly index: string
+  /** For what a start must write. */
+  readonly reserve: Reserve
   /** Gives the folder back. */
   release(): Promise<void>
 }
 
 /** Opens the folder, making it if it is not there, and keeps other relays out of it. */
-export async function openDataFolder(disk: Disk, path: string): Promise<DataFolder> {
+export async function openDataFolder(input: {
+  readonly disk: Disk
+  readonly path: string
+  readonly random: Random
+}): Promise<DataFolder> {
+  const { disk, path, random } = input
   await makeFolders(disk, path)
   const { mode } = await disk.stat(path)
   if ((mode & 0o077) !== 0) {
@@ -42,7 +51,8 @@ export async function openDataFolder(disk: Disk, path: string): Promise<DataFold
       `${path} can be read by others on this machine; run: chmod 700 '${path}'`,
     )
   }
-  const release = await lockFolder(disk, path)
+  const reserve = openReserve({ disk, path: join(path, "reserve"), random })
+  const release = await reserve.spendOn(() => lockFolder(disk, path))
   try {
     await checkVersion(disk, path)
     for (const name of folders) await ensureFolder(disk, join(path, name))
@@ -60,6 +70,7 @@ export async function openDataFolder(disk: Disk, path: string): Promise<DataFold
     trash: join(path, "trash"),
     keys: join(path, "keys"),
     index: join(path, "index"),
+    reserve,
     release,
   }
 }
@@ -88,9 +99,10 @@ async function checkVersion(disk: Disk, path: string): Promise<void> {
     return
   }
   const text = parseUtf8(bytes, "version").trim()
-  if (text !== String(layoutVersion)) {
-    throw new DataFolderError(
-      `${path} was written by another version of Knothole (layout ${text}, this one is ${layoutVersion})`,
-    )
-  }
+  if (text === String(layoutVersion)) return
+  throw new DataFolderError(
+    /^[1-9][0-9]{0,5}$/.test(text)
+      ? `${path} was written by a newer version of Knothole (layout ${text}; this one knows ${layoutVersion}): run that version or a later one, or choose another folder with --data`
+      : `the file 'version' in ${path} says nothing this relay can read: restore the folder from a backup, or choose another one with --data`,
+  )
 }

@@ -11,7 +11,7 @@ import { closeSync, openSync, readFileSync, readlinkSync } from "node:fs"
 import { connect, createServer, type Server } from "node:net"
 import { join } from "node:path"
 import { equalBytes, parseUtf8, utf8 } from "../../protocol/index.js"
-import { type Disk, hasCode, readSmallFile, unlessMissing } from "../disk.js"
+import { type Disk, discardFile, hasCode, readSmallFile, unlessMissing } from "../disk.js"
 
 /** A folder the relay will not work in; the message says what to do about it. */
 export class DataFolderError extends Error {
@@ -67,6 +67,10 @@ async function takeFile(disk: Disk, folder: string, file: string, text: string):
       const lock = await disk.create(file)
       try {
         await lock.write(utf8(text), 0)
+      } catch (error) {
+        // An empty one would count as one that is being written.
+        await discardFile(disk, file)
+        throw error
       } finally {
         await lock.close()
       }

@@ -14,7 +14,6 @@ import {
   FormatError,
   fromHex,
   hmacSha256,
-  KIB,
   maxBundleBytes,
   type Random,
   type TombstoneReason,
@@ -26,12 +25,12 @@ import {
   type Disk,
   type DiskFile,
   hasCode,
-  isDiskFull,
   readSmallFile,
   unlessMissing,
   writeSyncedFile,
 } from "../disk.js"
 import { deliveryIdOf, type InboxId, isInboxId } from "../ids.js"
+import { openReserve } from "../reserve.js"
 import type { ChainPlace } from "./relay-index.js"
 
 export type LogRecord =
@@ -73,8 +72,6 @@ const kinds = ["published", "buried", "floor"] as const
 const reasons: readonly TombstoneReason[] = ["taken", "revoked", "expired", "lost", "removed"]
 /** A log may be of any length; it is read this much at a time. */
 const readBytes = 4096 * recordBytes
-/** Many burials' worth, and what else a file system wants for them. */
-const reserveBytes = 256 * KIB
 const reserveName = "reserve"
 const bundleName = "bundle"
 const logName = "log.v1"
@@ -86,6 +83,7 @@ export function openInboxLogs(input: {
   readonly random: Random
 }): InboxLogs {
   const { disk, path, recordKey, random } = input
+  const reserve = openReserve({ disk, path: join(path, reserveName), random })
   const folderOf = (inbox: InboxId) => join(path, inbox)
 
   async function read(inbox: InboxId): Promise<LoggedInbox | undefined> {
@@ -145,24 +143,11 @@ export function openInboxLogs(input: {
 
     read,
 
-    async keepReserve() {
-      const reserve = join(path, reserveName)
-      if ((await unlessMissing(disk.stat(reserve), undefined)) !== undefined) return
-      try {
-        await writeSyncedFile(disk, reserve, random(reserveBytes))
-      } catch (error) {
-        if (!isDiskFull(error)) throw error
-      }
-    },
+    keepReserve: () => reserve.keep(),
 
-    async append(inbox, records) {
-      try {
-        await appendOnce(inbox, records)
-      } catch (error) {
-        if (!isDiskFull(error) || records.some(({ kind }) => kind !== "buried")) throw error
-        await unlessMissing(disk.unlink(join(path, reserveName)), undefined)
-        await appendOnce(inbox, records)
-      }
+    append(inbox, records) {
+      const step = () => appendOnce(inbox, records)
+      return records.every(({ kind }) => kind === "buried") ? reserve.spendOn(step) : step()
     },
 
     async compact(inbox) {

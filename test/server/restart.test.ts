@@ -283,7 +283,7 @@ describe("a relay that starts again", () => {
     await expect(createRelay(configFor(folder))).rejects.toThrow(/chmod 700/)
     chmodSync(folder, 0o700)
     writeFileSync(join(folder, "version"), "2\n")
-    await expect(createRelay(configFor(folder))).rejects.toThrow(/another version/)
+    await expect(createRelay(configFor(folder))).rejects.toThrow(/newer version/)
     writeFileSync(join(folder, "version"), "1\n")
     under = await openRelay({ folder })
   })
