@@ -281,8 +281,12 @@ export class RelayClient {
         if (status >= 200 && status < 300) {
           this.#take(incoming, contentType, sink).then(
             () => {
-              if (sent) settle(resolve)
-              else broken(new Error("it answered before it had everything"))
+              // A socket that can be both read and written is read first, so an answer to all of a
+              // body may come before word that the last of it went out: later in the same turn.
+              setImmediate(() => {
+                if (sent) settle(resolve)
+                else broken(new Error("it answered before it had everything"))
+              })
             },
             (error: unknown) => {
               outgoing.destroy()

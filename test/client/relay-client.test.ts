@@ -1,3 +1,5 @@
+import { spawn } from "node:child_process"
+import { once } from "node:events"
 import http from "node:http"
 import net, { type AddressInfo } from "node:net"
 import { describe, expect, onTestFinished, test } from "vitest"
@@ -215,6 +217,34 @@ describe("asking a relay", () => {
     await expect(asking).rejects.toThrow(/before it had everything/)
     for (const read of await Promise.all(ended)) expect(read).toBeLessThan(64 * MIB)
     expect(ended).toHaveLength(3)
+  })
+
+  test("an answer to all of a body is taken, although it comes before word that the body is out", async () => {
+    // In a process of its own, whose answer comes when it likes.
+    const source = `require("node:http").createServer((request, response) => {
+      request.on("data", () => {}).on("end", () => {
+        response.writeHead(200, { "content-type": "application/json" }).end("{}")
+      })
+    }).listen(0, "127.0.0.1", function () { console.log(this.address().port) })`
+    const server = spawn(process.execPath, ["-e", source], { stdio: ["ignore", "pipe", "inherit"] })
+    onTestFinished(() => void server.kill())
+    const [port] = await once(server.stdout.setEncoding("utf8"), "data")
+    const waits: number[] = []
+    const client = new RelayClient({
+      proxies: undefined,
+      origin: `http://127.0.0.1:${String(port).trim()}`,
+      pause: async (ms) => {
+        waits.push(ms)
+      },
+    })
+    onTestFinished(() => client.close())
+    const body = [new Uint8Array(4 * MIB)]
+    for (let round = 0; round < 100; round++) {
+      await Promise.all(
+        [1, 2, 3, 4].map(() => client.json({ ...get, method: "PUT", body }, parseAnything)),
+      )
+    }
+    expect(waits).toEqual([])
   })
 
   test("each retry is told, with its reason", async () => {
