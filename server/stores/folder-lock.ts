@@ -7,7 +7,7 @@
 // Another machine cannot be asked this way. Two that share a folder over the network would share the
 // index as well, which its library does not allow.
 import { randomUUID } from "node:crypto"
-import { closeSync, openSync, readFileSync, readlinkSync } from "node:fs"
+import { chmodSync, closeSync, openSync, readFileSync, readlinkSync } from "node:fs"
 import { connect, createServer, type Server } from "node:net"
 import { join } from "node:path"
 import { equalBytes, parseUtf8, utf8 } from "../../protocol/index.js"
@@ -176,7 +176,9 @@ async function listenBeside(
       server.once("error", reject)
       server.listen(place.path, resolve)
     })
+    chmodSync(place.path, 0o600)
   } catch {
+    await closeServer(server)
     place.close()
     return undefined
   }
