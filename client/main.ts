@@ -39,6 +39,10 @@ const exit = await run({
     const face = { ...(await import("../server/config.js")), DataFolderError, createRelay }
     return runRelay(face, options)
   },
+  describeRelay: async () => {
+    const { describeRelay } = await import("./program/relay.js")
+    return describeRelay((await import("../server/config.js")).configSettings)
+  },
 })
 await flush(process.stdout)
 await flush(process.stderr)

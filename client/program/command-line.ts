@@ -1,6 +1,6 @@
 // The words a person may write after `knothole`, turned into one value. Nothing is read or done here;
 // `relay` takes its flags from the relay's own table (relay.ts), which is loaded only when it is asked for.
-import { Command, CommanderError, Option } from "commander"
+import { Argument, Command, CommanderError, Option } from "commander"
 import { UsageError } from "./errors.js"
 import type { OutputMode } from "./output.js"
 import {
@@ -136,6 +136,17 @@ export interface DoctorRequest extends WithOutput {
   readonly relay: string | undefined
 }
 
+export const shells = ["bash", "zsh", "fish"] as const
+/** What a script of completions asks the program for, because it changes. */
+export const nameKinds = ["contacts", "identities", "sent"] as const
+
+export interface CompletionRequest {
+  readonly command: "completion"
+  readonly wanted:
+    | { readonly kind: "script"; readonly shell: (typeof shells)[number] }
+    | { readonly kind: "names"; readonly of: (typeof nameKinds)[number] }
+}
+
 export interface RelayRequest {
   readonly command: "relay"
   readonly args: readonly string[]
@@ -162,6 +173,7 @@ export type Request =
   | DoctorRequest
   | ContactRequest
   | IdentityRequest
+  | CompletionRequest
   | RelayRequest
   | HelpRequest
   | VersionRequest
@@ -277,7 +289,8 @@ Examples:
   const add = (
     name: string,
     summary: string,
-    help: { examples: string[]; twins: string[] },
+    /** Its twins in the environment beside those of its output; undefined for one without output modes. */
+    help: { examples: string[]; twins: string[] | undefined },
     parent: Command = program,
   ) =>
     parent
@@ -288,9 +301,7 @@ Examples:
       .configureHelp({ helpWidth })
       .addHelpText(
         "after",
-        `
-Environment (KNOTHOLE_…): ${[...help.twins, "JSON", "QUIET"].join(" ")}
-
+        `${help.twins === undefined ? "" : `\nEnvironment (KNOTHOLE_…): ${[...help.twins, "JSON", "QUIET"].join(" ")}\n`}
 Examples:
 ${help.examples.map((line) => `  ${line}`).join("\n")}`,
       )
@@ -591,7 +602,7 @@ says what, why and how to mend it. Exit: 0 nothing found, 1 findings, 5 no relay
     },
     contact,
   )
-    .argument("<name>", "the contact", parseContact)
+    .argument("<contact>", "their name here", parseContact)
     .argument("[words...]", "the eight words that their 'knothole address' shows")
   addOutput(contactVerify).action(
     (name: string, words: string[] | undefined, options: CommonOptions) => {
@@ -609,7 +620,7 @@ says what, why and how to mend it. Exit: 0 nothing found, 1 findings, 5 no relay
     "forget a contact; what they sent stays",
     { twins: [], examples: ["knothole contact remove anna"] },
     contact,
-  ).argument("<name>", "the contact", parseContact)
+  ).argument("<contact>", "their name here", parseContact)
   addOutput(contactRemove).action((name: string, options: CommonOptions) => {
     chosen({ command: "contact", action: "remove", name, output: outputMode(options, env) })
   })
@@ -694,7 +705,35 @@ says what, why and how to mend it. Exit: 0 nothing found, 1 findings, 5 no relay
       chosen({ command: "identity", action: "move", relay, ...choice(options) })
     },
   )
+
+  add("completion", "print a script that completes commands in your shell", {
+    twins: undefined,
+    examples: [
+      'eval "$(knothole completion bash)"                   in ~/.bashrc',
+      "knothole completion zsh > ~/.zfunc/_knothole         a folder in $fpath",
+      "knothole completion fish > ~/.config/fish/completions/knothole.fish",
+    ],
+  })
+    .addArgument(new Argument("[shell]", "which shell").choices(shells))
+    .addOption(new Option("--names <kind>").choices(nameKinds).hideHelp())
+    .action(
+      (
+        shell: (typeof shells)[number] | undefined,
+        { names }: { names?: (typeof nameKinds)[number] },
+      ) => {
+        if (names !== undefined) {
+          chosen({ command: "completion", wanted: { kind: "names", of: names } })
+        } else if (shell !== undefined) {
+          chosen({ command: "completion", wanted: { kind: "script", shell } })
+        } else throw new UsageError(`for which shell? There is ${shells.join(", ")}`)
+      },
+    )
   return program
+}
+
+/** All commands with their options, for whoever wants to know what may be written. */
+export function commandTree(): Command {
+  return describeProgram({ env: {}, chosen: () => {} })
 }
 
 // The shapes commander fills, as the options above declare them.
@@ -756,7 +795,7 @@ function maxSizeTwin(env: Environment): number | undefined {
 }
 
 function addIdentity(command: Command): Command {
-  return command.option("-i, --identity <name>", "which of your identities", parseIdentityName)
+  return command.option("-i, --identity <identity>", "which of your identities", parseIdentityName)
 }
 
 const identityTwins = ["IDENTITY", "PASSPHRASE_FILE"]

@@ -39,9 +39,8 @@ type StatusArgs =
   | { readonly kind: "status"; readonly json: boolean; readonly flags: RelayFlags }
   | { readonly kind: "help"; readonly text: string }
 
-function parseStatusArgs(args: readonly string[]): StatusArgs {
-  let text = ""
-  const command = new Command("knothole relay status")
+export function describeRelayStatus(): Command {
+  return new Command("knothole relay status")
     .description("Show how the relay on this machine is doing.")
     .option("--data <dir>", "the relay's data folder, if it is not the usual one")
     .option("--operator-socket <file>", "its operator's socket, if that is not in the data folder")
@@ -50,8 +49,6 @@ function parseStatusArgs(args: readonly string[]): StatusArgs {
     .helpOption("-h, --help", "print this")
     .configureHelp({ helpWidth })
     .allowExcessArguments(false)
-    .exitOverride()
-    .configureOutput({ writeOut: (written) => (text += written), writeErr: () => {} })
     .addHelpText(
       "after",
       `
@@ -62,6 +59,13 @@ Examples:
   knothole relay status
   knothole relay status --data /var/lib/knothole --json`,
     )
+}
+
+function parseStatusArgs(args: readonly string[]): StatusArgs {
+  let text = ""
+  const command = describeRelayStatus()
+    .exitOverride()
+    .configureOutput({ writeOut: (written) => (text += written), writeErr: () => {} })
   try {
     command.parse(args, { from: "user" })
   } catch (error) {

@@ -182,22 +182,13 @@ type RelayArgs =
 
 const helpWidth = 80
 
-/** Reads the arguments by the relay's own table. The values stay as written: the relay judges them. */
-export function parseRelayArgs(
-  settings: readonly RelaySetting[],
-  args: readonly string[],
-): RelayArgs {
-  let text = ""
+/** The flags of `knothole relay`, by the relay's own table. */
+export function describeRelay(settings: readonly RelaySetting[]): Command {
   const command = new Command("knothole relay")
     .description("Run a relay in the foreground; SIGTERM or Ctrl-C lets it finish and ends it.")
     .helpOption("-h, --help", "print this")
     .configureHelp({ helpWidth })
     .allowExcessArguments(false)
-    .exitOverride()
-    .configureOutput({
-      writeOut: (written) => (text += written),
-      writeErr: () => {},
-    })
     .addHelpText(
       "after",
       `
@@ -209,6 +200,21 @@ the file: --public-url is KNOTHOLE_PUBLIC_URL. docs/operating.md says more.
     )
   for (const setting of settings) command.addOption(optionFor(setting))
   command.option("--print-config", "print the settings in use and where each is from, and end")
+  return command
+}
+
+/** Reads the arguments by the relay's own table. The values stay as written: the relay judges them. */
+export function parseRelayArgs(
+  settings: readonly RelaySetting[],
+  args: readonly string[],
+): RelayArgs {
+  let text = ""
+  const command = describeRelay(settings)
+    .exitOverride()
+    .configureOutput({
+      writeOut: (written) => (text += written),
+      writeErr: () => {},
+    })
   const unknown: string[] = []
   try {
     // Not `parse`, which would end at the first flag it does not know.

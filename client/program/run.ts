@@ -1,4 +1,5 @@
 // One run of the program: what was asked for, done with what it needs, and how it ended.
+import type { Command } from "commander"
 import { quoteForShell } from "./display.js"
 import type { Context, WorkOptions } from "./context.js"
 import { parseCommandLine } from "./command-line.js"
@@ -23,6 +24,8 @@ export interface RunOptions {
   readonly stderr: NodeJS.WriteStream
   readonly readVersion: () => string
   readonly runRelay: (options: RelayOptions) => Promise<ExitCode>
+  /** The flags of `knothole relay`, which are the relay's own. */
+  readonly describeRelay: () => Promise<Command>
 }
 
 export async function run(options: RunOptions): Promise<ExitCode> {
@@ -37,6 +40,12 @@ export async function run(options: RunOptions): Promise<ExitCode> {
     }
     if (request.command === "version") {
       stdout.write(`${options.readVersion()}\n`)
+      return exitCodes.done
+    }
+    if (request.command === "completion") {
+      const { completion } = await import("./completion.js")
+      const paths = programPaths(env, options.homeFolder)
+      stdout.write(await completion(request, { paths, describeRelay: options.describeRelay }))
       return exitCodes.done
     }
     if (request.command === "relay") {
@@ -81,7 +90,7 @@ export async function run(options: RunOptions): Promise<ExitCode> {
   }
 }
 
-type ClientRequest = Exclude<Request, { command: "help" | "version" | "relay" }>
+type ClientRequest = Exclude<Request, { command: "help" | "version" | "relay" | "completion" }>
 
 // Each command brings its own part of the library with it, so that none waits for another's.
 async function perform(request: ClientRequest, context: Context): Promise<void> {

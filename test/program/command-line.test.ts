@@ -219,6 +219,7 @@ describe("the command line", () => {
       "",
       ..."init address send inbox show receive status revoke forget discard contact".split(" "),
       ..."add list verify remove".split(" ").map((name) => `contact ${name}`),
+      "completion",
       "identity",
       ..."list export import passphrase move".split(" ").map((name) => `identity ${name}`),
     ]) {
