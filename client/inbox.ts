@@ -8,6 +8,7 @@ import {
   type Manifest,
   OpenError,
   parseId,
+  parseHead,
   parseInboxPage,
   RelayRefusal,
   type TombstoneReason,
@@ -84,6 +85,8 @@ const opensAtOnce = 8
 const manifestBudgetBytes = 32 * 1024 * 1024
 /** More envelopes than this are fetched faster with a whole page. */
 const fewEnvelopes = 20
+/** How long an answer may take once a wait is over. */
+const answerWithinSeconds = 30
 /** A listing begins anew when the relay moved the floor between two pages; it will not for ever. */
 const mostListings = 3
 
@@ -266,6 +269,36 @@ export class Inbox {
       return { kind: "unverified", claimedFingerprint: fingerprint }
     }
     return { kind: mode === "deniable" ? "deniable" : "signed", fingerprint }
+  }
+
+  /**
+   * Waits until there is something that the last listing did not hold, or `seconds` are over, or the
+   * relay lets no request wait any longer. False when nothing came.
+   */
+  async waitForNews({ seconds, ...call }: { seconds: number } & CallOptions): Promise<boolean> {
+    const head = this.#listing?.head
+    if (head === undefined) return true
+    const { client, info } = this.#session.relay
+    const waitSeconds = Math.max(1, Math.min(Math.ceil(seconds), info.limits.longPollSeconds))
+    const query = { after: head.seq, limit: 1, waitSeconds, envelopes: false }
+    return this.#session.with(call, (credential) =>
+      client.json(
+        {
+          method: "GET",
+          path: `/v1/inbox?${encodeInboxQuery(query)}`,
+          credential,
+          // Whoever waits for weeks asks again by itself, and looks at the listing first.
+          persistence: "brisk",
+          idleTimeoutMs: (waitSeconds + answerWithinSeconds) * 1000,
+          ...callOf(call),
+        },
+        (value) => {
+          const page = parseInboxPage(value)
+          // An inbox that is shorter than it was is news as well, for the listing to judge.
+          return page.entries.length > 0 || parseHead(page.head).seq !== head.seq
+        },
+      ),
+    )
   }
 
   async open(id: string, call: CallOptions = {}): Promise<OpenDelivery> {

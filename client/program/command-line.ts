@@ -4,6 +4,7 @@ import { Argument, Command, CommanderError, Option } from "commander"
 import { UsageError } from "./errors.js"
 import type { OutputMode } from "./output.js"
 import {
+  parseCommand,
   parseContact,
   parseDeliveryId,
   parseDuration,
@@ -81,6 +82,15 @@ export interface ReceiveRequest extends WithOutput, IdentityChoice {
   readonly onExisting: "fail" | "overwrite" | "rename"
   readonly executable: boolean
   readonly times: boolean
+}
+
+export interface WatchRequest extends WithOutput, IdentityChoice {
+  readonly command: "watch"
+  readonly relay: string | undefined
+  readonly folder: string
+  /** A program and its arguments, run for each delivery. */
+  readonly exec: readonly string[] | undefined
+  readonly maxSizeBytes: number | undefined
 }
 
 export interface SentRequest extends WithOutput {
@@ -168,6 +178,7 @@ export type Request =
   | InboxRequest
   | ShowRequest
   | ReceiveRequest
+  | WatchRequest
   | SentRequest
   | DiscardRequest
   | DoctorRequest
@@ -188,7 +199,7 @@ export function parseCommandLine(options: { args: readonly string[]; env: Enviro
 
   let request: Request | undefined
   let written = ""
-  const program = describeProgram({ env, chosen: (value) => (request = value) })
+  const program = describeProgram({ env, args, chosen: (value) => (request = value) })
   for (const command of withSubcommands(program)) {
     command.exitOverride()
     command.configureOutput({
@@ -257,10 +268,11 @@ const subcommandTerm = (command: Command): string => command.name()
 
 interface Description {
   readonly env: Environment
+  readonly args: readonly string[]
   readonly chosen: (request: Request) => void
 }
 
-function describeProgram({ env, chosen }: Description): Command {
+function describeProgram({ env, args, chosen }: Description): Command {
   const program = new Command("knothole")
     .description(
       "Leaves sealed files on a relay for someone who is not there, and picks up what\nwas left for you.",
@@ -486,6 +498,35 @@ ${help.examples.map((line) => `  ${line}`).join("\n")}`,
           options.overwrite === true ? "overwrite" : options.rename === true ? "rename" : "fail",
         executable: options.executable === true,
         times: options.times === true,
+        identity: options.identity ?? identityTwin(env),
+        passphraseFile: options.passphraseFile ?? twin(env, "KNOTHOLE_PASSPHRASE_FILE"),
+        output: outputMode(options, env),
+      })
+    },
+  )
+
+  const watch = add("watch", "wait for deliveries and receive each into a folder of its own", {
+    twins: ["RELAY", "MAX_SIZE", ...identityTwins],
+    examples: [
+      "knothole watch -o ~/Drops",
+      "knothole watch -o drops --max-size 1GiB --exec 'notify-send Delivery'",
+      "knothole watch -o drops -- sh -c 'ls \"$KNOTHOLE_DIR\"'",
+    ],
+  })
+    .usage("[options] [-- command...]")
+    .argument("[command...]", "what to run for each delivery, word by word")
+    .option("-o, --output <folder>", "where each is put, in a folder named by its id")
+    .option("--exec <command>", "the same, split at spaces; no shell, no quotes")
+    .addOption(maxSize())
+    .addOption(movedRelay())
+  addOutput(addIdentity(addPassphraseFile(watch))).action(
+    (words: string[], options: WatchOptions) => {
+      chosen({
+        command: "watch",
+        relay: options.relay ?? twin(env, "KNOTHOLE_RELAY"),
+        folder: options.output ?? ".",
+        exec: commandToRun({ words, exec: options.exec, args }),
+        maxSizeBytes: options.maxSize ?? maxSizeTwin(env),
         identity: options.identity ?? identityTwin(env),
         passphraseFile: options.passphraseFile ?? twin(env, "KNOTHOLE_PASSPHRASE_FILE"),
         output: outputMode(options, env),
@@ -776,6 +817,28 @@ interface ReceiveOptions extends CommonOptions, WithRelay {
   readonly rename?: boolean
   readonly executable?: boolean
   readonly times?: boolean
+}
+
+interface WatchOptions extends CommonOptions, WithRelay {
+  readonly output?: string
+  readonly exec?: string
+  readonly maxSize?: number
+}
+
+function commandToRun(written: {
+  words: readonly string[]
+  exec: string | undefined
+  args: readonly string[]
+}): readonly string[] | undefined {
+  const { words, exec, args } = written
+  if (words.length > 0 && !args.includes("--")) {
+    throw new UsageError(
+      `watch receives all that comes and takes no '${words[0]}'; a command to run for each goes after --`,
+    )
+  }
+  if (exec === undefined) return words.length > 0 ? words : undefined
+  if (words.length > 0) throw new UsageError("say the command once: after --exec or after --")
+  return parseCommand(exec)
 }
 
 function movedRelay(): Option {

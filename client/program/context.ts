@@ -1,11 +1,13 @@
 import type { OnProgress, Proxies } from "../index.js"
 import type { Output } from "./output.js"
-import type { ProgramPaths } from "./settings.js"
+import type { Environment, ProgramPaths } from "./settings.js"
 
 /** What a command is given. */
 export interface Context {
   readonly paths: ProgramPaths
   readonly output: Output
+  /** What programs that are started from here are given. */
+  readonly env: Environment
   readonly stdin: NodeJS.ReadStream
   /** Runs what takes a while: progress is shown, and Ctrl-C stops it where it can be resumed. */
   readonly work: <T>(task: (options: WorkOptions) => Promise<T>) => Promise<T>

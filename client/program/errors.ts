@@ -7,12 +7,14 @@ export class UsageError extends Error {
   override readonly name = "UsageError"
 }
 
-/** The person, or the system, asked us to stop. */
+/** The person, or the system, asked us to stop; by which signal, where it was one. */
 export class Interrupted extends Error {
   override readonly name = "Interrupted"
+  readonly by: NodeJS.Signals | undefined
 
-  constructor() {
+  constructor(by?: NodeJS.Signals) {
     super("interrupted")
+    this.by = by
   }
 }
 

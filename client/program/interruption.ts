@@ -5,6 +5,8 @@ import { Interrupted } from "./errors.js"
 export interface Interruption {
   /** Aborts at the first signal, with an `Interrupted` as its reason. */
   readonly signal: AbortSignal
+  /** Undefined until then. */
+  readonly reason: () => Interrupted | undefined
   /** Gives the signals back their usual meaning. */
   readonly release: () => void
 }
@@ -16,12 +18,14 @@ export function listenForInterruption(onFirst: () => void): Interruption {
   const release = () => {
     for (const name of stopSignals) process.removeListener(name, stop)
   }
-  const stop = () => {
+  let reason: Interrupted | undefined
+  const stop = (by: NodeJS.Signals) => {
     // With no listener left, a second signal meets the system's default and ends the process.
     release()
-    controller.abort(new Interrupted())
+    reason = new Interrupted(by)
+    controller.abort(reason)
     onFirst()
   }
   for (const name of stopSignals) process.on(name, stop)
-  return { signal: controller.signal, release }
+  return { signal: controller.signal, reason: () => reason, release }
 }

@@ -60,6 +60,10 @@ export class Output {
     }
   }
 
+  restProgress(): void {
+    this.#line?.rest()
+  }
+
   stopProgress(): void {
     this.#line?.stop()
     this.#line = undefined

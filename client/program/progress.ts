@@ -109,6 +109,8 @@ export interface ProgressLine {
   readonly take: (event: ProgressEvent) => void
   /** Runs `write`, which prints whole lines, with the progress line out of its way. */
   readonly above: (write: () => void) => void
+  /** Nothing goes on until the next event: no line stands meanwhile. */
+  readonly rest: () => void
   /** Takes the line away. */
   readonly stop: () => void
 }
@@ -155,6 +157,7 @@ function startRedrawnLine(stream: NodeJS.WriteStream): ProgressLine {
       write()
       if (again) draw()
     },
+    rest: stop,
     stop,
   }
 }
@@ -174,6 +177,7 @@ function startLoggedLines(stream: NodeJS.WriteStream): ProgressLine {
       hasNews = true
     },
     above: (write) => write(),
+    rest: () => (hasNews = false),
     stop: () => clearInterval(timer),
   }
 }

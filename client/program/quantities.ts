@@ -41,6 +41,18 @@ export function parseSize(text: string): number {
   )
 }
 
+/** A program and its arguments, apart at each run of spaces. What a shell would do more is refused. */
+export function parseCommand(text: string): string[] {
+  if (/["'\\`$|&;<>*?]/.test(text)) {
+    throw new UsageError(
+      `--exec '${text}': quotes, $ and the other signs of a shell mean nothing here, where no shell runs\nWrite the command after -- instead, word by word: knothole watch -- sh -c '…'`,
+    )
+  }
+  const words = text.split(" ").filter((word) => word !== "")
+  if (words.length > 0) return words
+  throw new UsageError("--exec is empty: name a program, with its arguments behind it")
+}
+
 /** Of an entry, as `show` writes it; a folder's may end in a slash. */
 export function parseEntryPath(text: string): string {
   const path = text.replace(/\/+$/, "")

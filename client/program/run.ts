@@ -4,7 +4,6 @@ import { quoteForShell } from "./display.js"
 import type { Context, WorkOptions } from "./context.js"
 import { parseCommandLine } from "./command-line.js"
 import type { Request } from "./command-line.js"
-import { Interrupted } from "./errors.js"
 import { exitCodes } from "./exit-codes.js"
 import type { ExitCode } from "./exit-codes.js"
 import { listenForInterruption } from "./interruption.js"
@@ -62,6 +61,7 @@ export async function run(options: RunOptions): Promise<ExitCode> {
     await perform(request, {
       paths,
       output,
+      env,
       stdin,
       work: (task) => workWith(output, () => programProxies(paths, env, proxy), task),
       canResume: (how) => (howToGoOn = how),
@@ -119,6 +119,10 @@ async function perform(request: ClientRequest, context: Context): Promise<void> 
       const { receiveDeliveries } = await import("./receive.js")
       return receiveDeliveries(request, context)
     }
+    case "watch": {
+      const { watchInbox } = await import("./watch.js")
+      return watchInbox(request, context)
+    }
     case "status": {
       const { showStatus } = await import("./sent.js")
       return showStatus(request, context)
@@ -165,8 +169,7 @@ async function workWith<T>(
     )
   } catch (error) {
     // Whatever an aborted call ended with, this is why.
-    if (interruption.signal.aborted) throw new Interrupted()
-    throw error
+    throw interruption.reason() ?? error
   } finally {
     interruption.release()
   }

@@ -100,6 +100,25 @@ describe("the command line", () => {
       maxSizeBytes: 1024 * 1024,
     })
     expect(parse("receive", { KNOTHOLE_MAX_SIZE: "5" })).toMatchObject({ maxSizeBytes: 5 })
+    expect(parse("watch")).toEqual({
+      command: "watch",
+      relay: undefined,
+      folder: ".",
+      exec: undefined,
+      maxSizeBytes: undefined,
+      identity: undefined,
+      passphraseFile: undefined,
+      output: plain,
+    })
+    expect(parse("watch -o d --exec notify -i work")).toMatchObject({
+      folder: "d",
+      exec: ["notify"],
+      identity: "work",
+    })
+    expect(parse("watch -o d -- notify --json $x")).toMatchObject({
+      exec: ["notify", "--json", "$x"],
+      output: plain,
+    })
     expect(parse(`forget ${id}`)).toEqual({ command: "forget", id, output: plain })
     expect(parse(`discard ${id}`)).toMatchObject({ command: "discard", id })
     expect(parse("contact add anna knot1x@h --replace")).toEqual({
@@ -181,6 +200,9 @@ describe("the command line", () => {
       `receive ${id} --entry /`,
       "receive --max-size 5MB",
       "show",
+      "watch notify",
+      "watch --exec a -- b",
+      "watch --exec $x",
       "receive --overwrite --rename",
       "status",
       "status ../../etc",
@@ -217,7 +239,9 @@ describe("the command line", () => {
   it("helps on one screen, with examples", () => {
     for (const command of [
       "",
-      ..."init address send inbox show receive status revoke forget discard contact".split(" "),
+      ..."init address send inbox show receive watch status revoke forget discard contact".split(
+        " ",
+      ),
       ..."add list verify remove".split(" ").map((name) => `contact ${name}`),
       "completion",
       "identity",

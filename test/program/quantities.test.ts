@@ -2,6 +2,7 @@ import { expect, it } from "vitest"
 import { UsageError } from "../../client/program/errors.js"
 import {
   completeId,
+  parseCommand,
   parseDeliveryId,
   parseDuration,
   parseIdentityName,
@@ -29,6 +30,13 @@ it("a size is a whole number of bytes, or one with a unit of 1024", () => {
   expect(parseSize("2gib")).toBe(2 * 1024 ** 3)
   for (const text of ["", "MiB", "5MB", "5k", "1.5GiB", "-1", "5 MiB", "999999999999TiB"]) {
     expect(() => parseSize(text), text).toThrow("500MiB")
+  }
+})
+
+it("a command is words apart at spaces, and says so where a shell would make more of it", () => {
+  expect(parseCommand(" notify   -t 3 /path/to-it ")).toEqual(["notify", "-t", "3", "/path/to-it"])
+  for (const text of ["", "  ", "say 'hi'", 'say "hi"', "echo $HOME", "a | b", "a\\ b", "a; b"]) {
+    expect(() => parseCommand(text), text).toThrow(UsageError)
   }
 })
 
