@@ -774,7 +774,7 @@ says what, why and how to mend it. Exit: 0 nothing found, 1 findings, 5 no relay
 
 /** All commands with their options, for whoever wants to know what may be written. */
 export function commandTree(): Command {
-  return describeProgram({ env: {}, chosen: () => {} })
+  return describeProgram({ env: {}, args: [], chosen: () => {} })
 }
 
 // The shapes commander fills, as the options above declare them.
