@@ -218,7 +218,7 @@ export async function startUploadJournal(
   }))
   const log = file === undefined ? undefined : await createLog(file, magic)
   if (log) {
-    log.append(types.start, encodeStart(secrets))
+    log.append(types.start, encodeStart(secrets, entries.length))
     const batch = 1000
     for (let from = 0; from < entries.length; from += batch) {
       const records = entries.slice(from, from + batch).flatMap((entry, index) => {
@@ -265,7 +265,13 @@ export async function reopenUploadJournal(
     for (; rest[next]?.type === types.entries; next++) {
       known.push(...parseEntries(rest[next]?.payload ?? new Uint8Array(0)))
     }
-    const journal = new UploadJournal(log, parseStart(start.payload), known)
+    const { secrets, entryCount } = parseStart(start.payload)
+    if (known.length !== entryCount) {
+      // Cut off before anything was sent: those that are missing would pass for added later.
+      await log.close()
+      return { kind: "none" }
+    }
+    const journal = new UploadJournal(log, secrets, known)
     const first = new Set(known.map(pathOf))
     const addedLater = entries.filter((entry) => !first.has(entry.path))
     const kept = addedLater.length === 0 ? entries : entries.filter(({ path }) => first.has(path))
@@ -338,16 +344,17 @@ function parseEntries(payload: Uint8Array): EntryRecord[] {
   return records
 }
 
-function encodeStart(secrets: UploadSecrets): Uint8Array {
+function encodeStart(secrets: UploadSecrets, entryCount: number): Uint8Array {
   return concatBytes(
     secrets.ds,
     secrets.deliveryId,
     secrets.idempotencyKey,
     secrets.deleteCapability,
+    u32(entryCount),
   )
 }
 
-function parseStart(payload: Uint8Array): UploadSecrets {
+function parseStart(payload: Uint8Array): { secrets: UploadSecrets; entryCount: number } {
   const reader = new ByteReader(payload, "upload journal")
   const secrets = {
     ds: reader.take(32, "ds"),
@@ -355,8 +362,9 @@ function parseStart(payload: Uint8Array): UploadSecrets {
     idempotencyKey: reader.take(16, "idempotency key"),
     deleteCapability: reader.take(32, "delete capability"),
   }
+  const entryCount = reader.u32("entries")
   reader.end()
-  return secrets
+  return { secrets, entryCount }
 }
 
 function parseStarted(payload: Uint8Array): StartedUpload {

@@ -22,7 +22,14 @@ function journal(magic: string, ...records: readonly (readonly [number, Uint8Arr
 const filled = (length: number) => new Uint8Array(length).fill(1)
 
 describe("the journal of an upload", () => {
-  const start = [1, filled(96)] as const
+  const started = (entryCount: number) => [1, concatBytes(filled(96), u32(entryCount))] as const
+  const start = started(0)
+
+  test("that was cut off among its entries is none, so that no part of a tree passes for the whole", async () => {
+    expect(await reopenUploadJournal(journal("KNHUPL1\n", started(2)), [])).toEqual({
+      kind: "none",
+    })
+  })
 
   test("that names a chunk far beyond its sources takes no memory for it", async () => {
     const macs = concatBytes(u32(2 ** 32 - 1), filled(16))

@@ -152,8 +152,9 @@ function uploadRecords(vectors: Vectors): SketchedRecord[] {
         ["opaque", 16],
         ["opaque", 16],
         ["opaque", 32],
+        ["number", 4],
       ],
-      filled(96, 1),
+      join(filled(96, 1), u32(entries.length)),
     ),
     sketchedRecord(
       2,
@@ -239,7 +240,10 @@ function uploadJournals({ uploadJournal }: Subject, vectors: Vectors): Target {
         mustHold("the upload it was told", holds(3, join(hex(id), token)))
       }
       if (reopened.kind === "resumed") {
-        mustHold("as many secrets as entries", journal.fileSecrets.length === scanned.length)
+        mustHold(
+          "as many secrets as entries",
+          journal.fileSecrets.length === reopened.entries.length,
+        )
       }
       return reopened.kind === "resumed" ? "accepted" : "refused"
     },
