@@ -36,7 +36,7 @@ describe("the package", () => {
     const names = packed.files.map((file) => file.path)
     const strange = names.filter(
       (name) =>
-        !/^(dist\/(client|protocol|server)\/[\w./-]+\.(c?js|d\.ts)|docs\/[\w-]+\.md|deploy\/[\w.]+|package\.json|(README|CHANGELOG)\.md|LICENSE)$/.test(
+        !/^(dist\/(client|protocol|server)\/[\w./-]+\.(c?js|d\.ts)|docs\/[\w-]+\.md|docs\/images\/\w+\.svg|deploy\/[\w.]+|package\.json|(README|CHANGELOG)\.md|LICENSE)$/.test(
           name,
         ),
     )
@@ -45,20 +45,18 @@ describe("the package", () => {
     expect(names).not.toContain("dist/client/demo.js")
   })
 
-  test("has every page that its pages link to", () => {
+  test("has every page and picture that its pages link to", () => {
     const inPackage = new Set(packed.files.map((file) => file.path))
     const pages = [...inPackage].filter((name) => name.endsWith(".md"))
     const broken = pages.flatMap((page) => {
       const text = readFileSync(path.join(checkout, page), "utf8")
-      return [...text.matchAll(/(?<!!)\[[^\]]*\]\(([^)#:]+)(?:#[^)]*)?\)/g)].flatMap(
-        ([, link = ""]) => {
-          const target = path.posix.join(path.posix.dirname(page), link)
-          // The vectors stay with the sources: a second client's author has those.
-          return inPackage.has(target) || target.startsWith("test/vectors/")
-            ? []
-            : [`${page}: ${link}`]
-        },
-      )
+      return [...text.matchAll(/\[[^\]]*\]\(([^)#:]+)(?:#[^)]*)?\)/g)].flatMap(([, link = ""]) => {
+        const target = path.posix.join(path.posix.dirname(page), link)
+        // The vectors stay with the sources: a second client's author has those.
+        return inPackage.has(target) || target.startsWith("test/vectors/")
+          ? []
+          : [`${page}: ${link}`]
+      })
     })
     expect(broken).toEqual([])
   })
