@@ -36,8 +36,17 @@ export interface RelayConfig {
   /** Space on the disk that uploads never touch; by default the larger of 5 % and 2 GiB. */
   readonly diskHeadroomBytes: number | undefined
   readonly requestBytes: number
+  /** Set where the relay speaks TLS itself. */
+  readonly tls: TlsFiles | undefined
   /** Proxies whose word is taken for whom they ask for. */
   readonly trustedProxies: TrustedProxies | undefined
+}
+
+/** Files in PEM. */
+export interface TlsFiles {
+  /** The certificate, and after it those between it and a root. */
+  readonly certFile: string
+  readonly keyFile: string
 }
 
 /** Offered where no proxy is in between: a relay that only this machine reaches, by loopback. */
@@ -48,8 +57,8 @@ export class ConfigError extends Error {
   override readonly name = "ConfigError"
   readonly problems: readonly string[]
 
-  constructor(problems: readonly string[]) {
-    super(problems.join("\n"))
+  constructor(problems: readonly string[], options: ErrorOptions = {}) {
+    super(problems.join("\n"), options)
     this.problems = problems
   }
 }
@@ -173,6 +182,16 @@ const settings = {
     defaultText: "1MiB, which stock proxies take; 4MiB without a public URL",
     of: ({ requestBytes }) => [requestBytes],
   }),
+  tlsCertFile: setting("tls-cert", file, {
+    meaning: "speak TLS: the certificate with its chain",
+    defaultText: "none, a proxy does that",
+    of: ({ tls }) => (tls === undefined ? [] : [tls.certFile]),
+  }),
+  tlsKeyFile: setting("tls-key", file, {
+    meaning: "the certificate's key",
+    defaultText: "none",
+    of: ({ tls }) => (tls === undefined ? [] : [tls.keyFile]),
+  }),
   trustedProxies: setting("trusted-proxies", trustedProxiesKind, {
     meaning: "the proxies before the relay, believed as to whom they ask for",
     defaultText: "none",
@@ -245,10 +264,28 @@ function resolve(sources: ConfigSources): { readonly config: RelayConfig; readon
     requestBytes:
       last(settings.requestBytes) ??
       (publicOrigins.length === 0 ? directRequestBytes : relayDefaults.requestBytes),
+    tls: resolveTls(given, publicOrigins),
     trustedProxies: last(settings.trustedProxies),
   }
   given.throwProblems()
   return { config, given }
+}
+
+function resolveTls(given: Given, publicOrigins: readonly string[]): TlsFiles | undefined {
+  const certFile = given.values(settings.tlsCertFile).at(-1)
+  const keyFile = given.values(settings.tlsKeyFile).at(-1)
+  if (certFile === undefined && keyFile === undefined) return undefined
+  if (certFile === undefined || keyFile === undefined) {
+    given.problem("--tls-cert and --tls-key: neither is of use without the other")
+    return undefined
+  }
+  // Loopback names mean http to a client, so without another one nobody could use the relay.
+  if (!publicOrigins.some((one) => one.startsWith("https:"))) {
+    given.problem(
+      "--tls-cert: clients reach a relay with TLS by an https URL, so --public-url has to say which",
+    )
+  }
+  return { certFile, keyFile }
 }
 
 interface Written {

@@ -1,6 +1,14 @@
 // The listening side: Node's HTTP server with its limits set, started and drained.
-import { createServer, type IncomingMessage, type RequestListener, type Server } from "node:http"
+import {
+  createServer,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+  type ServerOptions,
+} from "node:http"
+import { createServer as createTlsServer } from "node:https"
 import type { AddressInfo, Socket } from "node:net"
+import type { SecureContextOptions } from "node:tls"
 import { encodeProblem, KIB, RelayRefusal } from "../protocol/index.js"
 import type { Clock } from "./clock.js"
 import type { ListenAddress } from "./config.js"
@@ -10,6 +18,8 @@ import { commonHeaders } from "./http/replies.js"
 export interface HttpServer {
   /** Resolves to where it listens. */
   start(listen: ListenAddress): Promise<ListenAddress>
+  /** For connections from now on. Only for a server that began with a certificate. */
+  useCertificate(context: SecureContextOptions): void
   /** Takes nothing new, lets what is under way end, for a while, and then cuts it off. */
   stop(): Promise<void>
   /** How many are open. */
@@ -29,18 +39,28 @@ const connectionsAtMost = 16_384
 const drainMs = 10_000
 const drainLookMs = 50
 
-export function createHttpServer(listener: RequestListener, clock: Clock): HttpServer {
-  const server = createServer(
-    {
-      maxHeaderSize: headerBytes,
-      headersTimeout: headersTimeoutMs,
-      // A large body over a slow line takes as long as it takes; http/requests.ts watches its pace.
-      requestTimeout: 0,
-      keepAliveTimeout: keepAliveMs,
-      connectionsCheckingInterval: checkEveryMs,
-    },
-    listener,
-  )
+/** Speaks TLS when it is given a certificate. */
+export function createHttpServer(
+  listener: RequestListener,
+  clock: Clock,
+  certificate?: SecureContextOptions,
+): HttpServer {
+  const options: ServerOptions = {
+    maxHeaderSize: headerBytes,
+    headersTimeout: headersTimeoutMs,
+    // A large body over a slow line takes as long as it takes; http/requests.ts watches its pace.
+    requestTimeout: 0,
+    keepAliveTimeout: keepAliveMs,
+    connectionsCheckingInterval: checkEveryMs,
+  }
+  const tlsServer =
+    certificate === undefined
+      ? undefined
+      : createTlsServer(
+          { ...options, ...certificate, handshakeTimeout: headersTimeoutMs },
+          listener,
+        )
+  const server: Server = tlsServer ?? createServer(options, listener)
   server.maxHeadersCount = headersAtMost
   server.maxRequestsPerSocket = requestsPerConnection
   server.maxConnections = connectionsAtMost
@@ -70,6 +90,10 @@ export function createHttpServer(listener: RequestListener, clock: Clock): HttpS
           else reject(error)
         })
       })
+    },
+
+    useCertificate(context) {
+      tlsServer?.setSecureContext(context)
     },
 
     async stop() {

@@ -16,6 +16,10 @@ export interface LogFields {
   readonly durationMs?: number
   /** Where the relay listens: its operator's own words. */
   readonly url?: string
+  /** What is wrong with a setting: its operator's own words. */
+  readonly problem?: string
+  /** When the relay's certificate ends. */
+  readonly until?: string
   /** The kind of failure: an error's name, the system's code for it, and where it arose. */
   readonly failure?: string
   readonly system?: string
@@ -38,6 +42,8 @@ const allowed = [
   "wantedBytes",
   "durationMs",
   "url",
+  "problem",
+  "until",
   "failure",
   "system",
   "at",

@@ -4,6 +4,7 @@ import type { RequestListener } from "node:http"
 import { join } from "node:path"
 import { parseUtf8, toHex, utf8 } from "../protocol/index.js"
 import { createApp } from "./app.js"
+import { openCertificate } from "./certificate.js"
 import { createChains } from "./chains.js"
 import { type Clock, systemClock } from "./clock.js"
 import { openClockWatch } from "./clock-watch.js"
@@ -47,6 +48,9 @@ import { sweep } from "./sweep.js"
 import { UploadGate } from "./upload-gate.js"
 import { createUploads } from "./uploads.js"
 
+/** How often the certificate's files are looked at. */
+const certificateLookMs = 30_000
+
 export interface Relay {
   /** The routes, for a server of one's own or a test. */
   readonly app: RequestListener
@@ -56,6 +60,8 @@ export interface Relay {
   start(): Promise<{ readonly url: string }>
   /** Drains and closes, once. May be called without `start`. */
   stop(): Promise<void>
+  /** Reads the certificate again, where the relay has one. What is wrong with it goes to the log. */
+  readonly reload?: () => Promise<void>
   /** What the schedule does by itself: removes what has expired. */
   sweep(): Promise<void>
   /** What the schedule does by itself: brings index and blob store together. */
@@ -77,6 +83,17 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
   const random = ports.random ?? systemRandomness
   const log = createLog(ports.writeLog ?? writeToStderr, clock)
 
+  const certificate =
+    config.tls === undefined
+      ? undefined
+      : await openCertificate({
+          files: config.tls,
+          hosts: config.publicOrigins
+            .filter((one) => one.startsWith("https:"))
+            .map((one) => new URL(one).hostname.replace(/^\[(.*)\]$/, "$1")),
+          clock,
+          log,
+        })
   const folder = await openDataFolder({ disk, path: config.dataFolder, random })
   let index: RelayIndex | undefined
   try {
@@ -112,7 +129,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     let bound: ListenAddress | undefined
     const origins = (): string[] => [
       ...config.publicOrigins,
-      ...(bound === undefined ? [] : loopbackOrigins(bound)),
+      ...(bound === undefined || config.tls !== undefined ? [] : loopbackOrigins(bound)),
     ]
     const logins = createLogins({ index, logs, keys, config, random, nowMs, origins })
 
@@ -174,7 +191,8 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       log,
       clock,
     })
-    const server = createHttpServer(app, clock)
+    const server = createHttpServer(app, clock, certificate?.context)
+    let stopWatching: (() => void) | undefined
     let stopSchedule: (() => Promise<void>) | undefined
     let operatorSocket: OperatorSocket | undefined
     let lastSweepMs: number | undefined
@@ -186,7 +204,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       index,
       indexKind: "embedded",
       indexState: () => (isReady ? "ready" : hasFailed ? "failed" : "rebuilding"),
-      url: () => (bound === undefined ? "" : urlOf(bound)),
+      url: () => (bound === undefined ? "" : urlOf(bound, config)),
       connections: () => server.connections(),
       lastSweepMs: () => lastSweepMs,
     })
@@ -203,8 +221,23 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       lastSweepMs = nowMs()
     }
 
+    const reload =
+      certificate === undefined
+        ? undefined
+        : (): Promise<void> => certificate.reload((context) => server.useCertificate(context))
+
+    function watchCertificate(): void {
+      if (reload === undefined) return
+      stopWatching = clock.after(certificateLookMs, () => {
+        void reload().then(() => {
+          if (stopped === undefined) watchCertificate()
+        })
+      })
+    }
+
     async function stop(): Promise<void> {
       log("stopping")
+      stopWatching?.()
       // Whoever waits for a delivery hears that there is none, and asks again.
       stopping.abort()
       try {
@@ -240,7 +273,8 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
           await operatorSocket.close()
           throw error
         }
-        const url = urlOf(bound)
+        watchCertificate()
+        const url = urlOf(bound, config)
         stopSchedule = startSchedule(
           [
             { name: "sweep", at: "*/5 * * * *", run: () => ready.then(sweepNow) },
@@ -264,6 +298,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
         return stopped
       },
 
+      ...(reload !== undefined && { reload }),
       sweep: sweepNow,
       reconcile: () => reconcile(recoveryNeeds),
     }
@@ -274,8 +309,9 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
   }
 }
 
-function urlOf({ host, port }: ListenAddress): string {
-  return new URL(`http://${host.includes(":") ? `[${host}]` : host}:${port}`).origin
+function urlOf({ host, port }: ListenAddress, { tls }: RelayConfig): string {
+  const scheme = tls === undefined ? "http" : "https"
+  return new URL(`${scheme}://${host.includes(":") ? `[${host}]` : host}:${port}`).origin
 }
 
 function writeToStderr(line: string): void {

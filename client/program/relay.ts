@@ -42,6 +42,8 @@ export interface RelaySetting {
 
 export interface RunningRelay {
   readonly start: () => Promise<{ readonly url: string }>
+  /** Absent where there is nothing to read again. */
+  readonly reload?: () => Promise<void>
   /** Ends when what was under way is done. */
   readonly stop: () => Promise<void>
 }
@@ -82,6 +84,9 @@ export async function runRelay<Config>(
     const relay = await begin(face, config, (line) => log.write(line))
     const { url } = await startRelay(face, relay)
     log.greet(`listening on ${url}\n`)
+    // Without a certificate a hang-up means what it always does: the terminal is gone.
+    const { reload } = relay
+    if (reload !== undefined) process.on("SIGHUP", () => void reload())
     await stopSignal
     await relay.stop()
     return exitCodes.done
@@ -135,6 +140,7 @@ async function begin<Config>(
   try {
     return await face.createRelay(config, { writeLog })
   } catch (error) {
+    if (error instanceof face.ConfigError) throw unusableSettings(error)
     if (error instanceof face.DataFolderError) throw new CannotStart(error.message)
     throw error
   }

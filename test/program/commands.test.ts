@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process"
 import {
   existsSync,
   mkdirSync,
@@ -428,6 +429,42 @@ describe("the relay", () => {
     expect(shown.stdout).toContain(`# ${file}, line 1: KNOTHOLE_KEEP\nKNOTHOLE_KEEP=3d\n`)
     expect(shown.stdout).toContain("# --listen\nKNOTHOLE_LISTEN=127.0.0.1:2\n")
     expect(existsSync(inFolder("never made"))).toBe(false)
+  })
+
+  it("with a certificate of its own reads it again at SIGHUP, and goes on", async () => {
+    const [cert, key] = [inFolder("relay cert.pem"), inFolder("relay key.pem")]
+    const renew = () =>
+      execFileSync(
+        "openssl",
+        [
+          "req",
+          "-x509",
+          "-newkey",
+          "ec",
+          "-pkeyopt",
+          "ec_paramgen_curve:P-256",
+          "-nodes",
+          "-subj",
+          "/CN=relay.test",
+          "-keyout",
+          key,
+          "-out",
+          cert,
+        ],
+        { stdio: "ignore" },
+      )
+    renew()
+    const flags = ["--tls-cert", cert, "--tls-key", key, "--public-url", "https://relay.test"]
+    const own = await workshop.startRelay("brief", flags)
+    expect(own.url).toMatch(/^https:/)
+    renew()
+    own.child.kill("SIGHUP")
+    await own.stderr.waitFor(/tls_certificate_changed/)
+    own.child.kill("SIGTERM")
+    expect(await own.ended).toMatchObject({ code: 0 })
+    const bad = await workshop.run("brief", ["relay", ...flags, "--tls-key", cert])
+    expect(bad).toMatchObject({ code: 2, stdout: "" })
+    expect(bad.stderr).toContain("not the certificate's key")
   })
 
   it("ends with 1 where it cannot listen, or another relay has its folder", async () => {

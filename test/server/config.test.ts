@@ -40,6 +40,7 @@ describe("the relay's settings", () => {
       inboxDeliveries: 1000,
       diskHeadroomBytes: undefined,
       requestBytes: 4 * 1024 ** 2,
+      tls: undefined,
       trustedProxies: undefined,
     })
   })
@@ -142,6 +143,20 @@ describe("the relay's settings", () => {
     expect(problemsOf({ flags: { deliveryLimit: "2GiB", inboxLimit: "1GiB" }, env: home })).toEqual(
       [expect.stringContaining("--delivery-limit: more than --inbox-limit")],
     )
+  })
+
+  it("of TLS come in twos, with the https URL they are for", () => {
+    const tls = { tlsCert: "/c.pem", tlsKey: "/k.pem" }
+    expect(load({ ...tls, publicUrl: "https://relay.test" }).tls).toEqual({
+      certFile: "/c.pem",
+      keyFile: "/k.pem",
+    })
+    expect(problemsOf({ flags: { tlsKey: "/k.pem" }, env: home })).toEqual([
+      expect.stringContaining("neither is of use without the other"),
+    ])
+    expect(problemsOf({ flags: tls, env: home })).toEqual([
+      expect.stringContaining("--public-url has to say which"),
+    ])
   })
 
   it("come from a file under their variables' names, which flags and environment win over", () => {

@@ -53,6 +53,7 @@ export function configFor(dataFolder: string, change: Partial<RelayConfig> = {})
     inboxDeliveries: 1000,
     diskHeadroomBytes: 0,
     requestBytes: 1024 ** 2,
+    tls: undefined,
     trustedProxies: undefined,
     ...change,
   }
