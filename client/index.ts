@@ -36,7 +36,7 @@ export { type Examination, type ExamineOptions, examineRelay } from "./doctor/ex
 export type { Finding, FindingCode } from "./doctor/findings.js"
 export { parseOrigin } from "./relay-client.js"
 export { openProxies, type Proxies, ProxyNotUsable, type ProxySettings } from "./proxies.js"
-export { registerInbox } from "./session.js"
+export { closeInbox, registerInbox } from "./session.js"
 export type { Skipped, Source } from "./scan.js"
 export { send, type SendOptions, type SendResult, type SentDelivery } from "./send.js"
 export {

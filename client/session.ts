@@ -148,3 +148,29 @@ export async function registerInbox(
     relay.client.close()
   }
 }
+
+/**
+ * Closes this identity's inbox at the relay and deletes what waits in it; false when it was not there
+ * (any more). Opening it again is `registerInbox`.
+ */
+export async function closeInbox(options: RelayOptions & { identity: Identity }): Promise<boolean> {
+  const { identity } = options
+  const relay = await meetRelay(options)
+  const session = new InboxSession(relay, identity)
+  try {
+    await session.with(options, (credential) =>
+      relay.client.nothing({
+        method: "DELETE",
+        path: `/v1/inboxes/${identity.bundle.address}`,
+        credential,
+        ...callOf(options),
+      }),
+    )
+    return true
+  } catch (error) {
+    if (error instanceof UnknownInbox) return false
+    throw error
+  } finally {
+    relay.client.close()
+  }
+}

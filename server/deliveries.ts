@@ -70,6 +70,8 @@ export interface Deliveries {
   status(id: DeliveryId, capability: Uint8Array): Promise<StatusReply>
   /** The recipient removes its own copy. */
   discard(inbox: InboxId, id: DeliveryId): Promise<void>
+  /** The recipient removes everything that waits in the inbox. */
+  discardAll(inbox: InboxId): Promise<void>
   /** The sender removes it for everybody. False when this is not its delete capability. */
   revoke(id: DeliveryId, capability: Uint8Array): Promise<boolean>
   /** Buries what is left of a delivery and removes it. */
@@ -202,6 +204,11 @@ export function createDeliveries(needs: DeliveriesNeeds): Deliveries {
     await endIfDone(commit.id)
   }
 
+  async function discard(inbox: InboxId, id: DeliveryId): Promise<void> {
+    await chains.bury(inbox, id, "taken")
+    await endIfDone(id)
+  }
+
   async function renewLease({ id, entry }: OwnDelivery): Promise<void> {
     const now = nowMs()
     // Long before expiry nothing would remove it anyway.
@@ -260,9 +267,10 @@ export function createDeliveries(needs: DeliveriesNeeds): Deliveries {
       }
     },
 
-    async discard(inbox, id) {
-      await chains.bury(inbox, id, "taken")
-      await endIfDone(id)
+    discard,
+
+    async discardAll(inbox) {
+      for (const id of await index.waiting(inbox)) await discard(inbox, id)
     },
 
     async revoke(id, capability) {

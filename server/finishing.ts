@@ -26,6 +26,7 @@ import { busy, noSuchInbox, partsMissing, tooLarge } from "./relay-refusals.js"
 import type { Reservations } from "./reservations.js"
 import { StagedManifest } from "./staged-manifest.js"
 import type { BlobStore, Commit } from "./stores/blob-store.js"
+import type { InboxLogs } from "./stores/inbox-log.js"
 import type { OpenUpload, PartEntry, RelayIndex } from "./stores/relay-index.js"
 import type { RelayKeys } from "./stores/relay-keys.js"
 import type { UploadGate } from "./upload-gate.js"
@@ -52,6 +53,7 @@ export interface Finishing {
 export interface FinishingNeeds {
   readonly index: RelayIndex
   readonly blobs: BlobStore
+  readonly logs: Pick<InboxLogs, "isClosed">
   readonly keys: RelayKeys
   readonly config: RelayConfig
   readonly publishing: Publishing
@@ -104,7 +106,7 @@ export function createFinishing(needs: FinishingNeeds): Finishing {
     const hash = headerHash(header)
     for (const [at, inbox] of upload.recipients.entries()) {
       const bundle = await index.bundle(inbox)
-      if (bundle === undefined) throw noSuchInbox(inbox)
+      if (bundle === undefined || (await needs.logs.isClosed(inbox))) throw noSuchInbox(inbox)
       const envelope = envelopes[at] ?? new Uint8Array(0)
       if (!equalBytes(parseEnvelope(envelope, parseBundle(bundle)).headerHash, hash)) {
         throw new FormatError(`finish.envelopes.${at}`, "made for another header")

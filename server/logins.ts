@@ -48,6 +48,8 @@ const challengeKeyMs = 2 * minutesADay * minuteMs
 export interface Logins {
   challenge(): Promise<Challenge>
   register(inbox: InboxId, request: RegisterRequest): Promise<RegisterReply>
+  /** From now on it takes nothing new; durable when it resolves. Registering it opens it again. */
+  closeInbox(session: Session): Promise<void>
   login(request: SessionRequest): Promise<SessionReply>
   /** Refuses a token that is no session's. */
   session(token: Uint8Array): Promise<Session>
@@ -159,12 +161,21 @@ export function createLogins(needs: LoginsNeeds): Logins {
       await verify(proof, inbox, bundle.authKey)
       return opening.run(inbox, async () => {
         const address = addressOf(inbox)
-        if ((await index.bundle(inbox)) !== undefined) return { address, created: false }
+        const isKnown = (await index.bundle(inbox)) !== undefined
+        if (isKnown && !(await logs.isClosed(inbox))) return { address, created: false }
         if (needs.config.registration === "closed") throw new RelayRefusal("registration_closed")
+        if (isKnown) {
+          await logs.setClosed(inbox, false)
+          return { address, created: true }
+        }
         if (!(await logs.create(inbox, bundle.bytes))) await checkEmpty(inbox)
         const created = await index.openInbox(inbox, bundle.bytes)
         return { address, created }
       })
+    },
+
+    async closeInbox({ inbox }) {
+      await opening.run(inbox, () => logs.setClosed(inbox, true))
     },
 
     async login({ address, proof }) {

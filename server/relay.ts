@@ -113,7 +113,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     const publishing = createPublishing({ blobs, chains, keys })
     const reservations = createReservations({ index, blobs, config })
     const gate = new UploadGate()
-    const stores = { index, blobs, keys }
+    const stores = { index, blobs, logs, keys }
     const uploads = createUploads({ ...stores, config, reservations, gate, random, nowMs })
     const finishing = createFinishing({
       ...stores,
@@ -177,7 +177,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
         ...probeRoutes({ config, clock, blobs, stopping: stopping.signal }),
       ],
       indexed: [
-        ...sessionRoutes({ logins, index, clock }),
+        ...sessionRoutes({ logins, index, logs, deliveries, clock }),
         ...uploadRoutes({ uploads, finishing, buffers: receiving, clock }),
         ...deliveryRoutes({
           deliveries,

@@ -32,6 +32,7 @@ import { type DeliveryId, deliveryIdOf, parseInboxAddress } from "./ids.js"
 import { busy, noSuchInbox, tooLarge } from "./relay-refusals.js"
 import type { Reservations } from "./reservations.js"
 import type { BlobStore, Commit } from "./stores/blob-store.js"
+import type { InboxLogs } from "./stores/inbox-log.js"
 import type { OpenUpload, PartEntry, RelayIndex, SetPartOutcome } from "./stores/relay-index.js"
 import { type RelayKeys, uploadId, uploadToken } from "./stores/relay-keys.js"
 import type { UploadGate } from "./upload-gate.js"
@@ -74,6 +75,7 @@ export interface Uploads {
 export interface UploadsNeeds {
   readonly index: RelayIndex
   readonly blobs: BlobStore
+  readonly logs: Pick<InboxLogs, "isClosed">
   readonly reservations: Reservations
   readonly gate: UploadGate
   readonly keys: RelayKeys
@@ -83,7 +85,7 @@ export interface UploadsNeeds {
 }
 
 export function createUploads(needs: UploadsNeeds): Uploads {
-  const { index, blobs, keys, config, reservations, gate, nowMs } = needs
+  const { index, blobs, logs, keys, config, reservations, gate, nowMs } = needs
   const starting = new KeyedGate<DeliveryId>()
   const placing = new KeyedGate<string>()
 
@@ -141,7 +143,8 @@ export function createUploads(needs: UploadsNeeds): Uploads {
         const replay = await replayStart(id, startHash, token)
         if (replay !== undefined) return replay
         for (const inbox of recipients) {
-          if ((await index.bundle(inbox)) === undefined) throw noSuchInbox(inbox)
+          const isOpen = (await index.bundle(inbox)) !== undefined && !(await logs.isClosed(inbox))
+          if (!isOpen) throw noSuchInbox(inbox)
         }
         const createdMs = nowMs()
         const upload: OpenUpload = {

@@ -10,20 +10,24 @@ import {
   RelayRefusal,
 } from "../../protocol/index.js"
 import type { Clock } from "../clock.js"
+import type { Deliveries } from "../deliveries.js"
 import { pathParameter, type Route } from "../http/method-table.js"
 import { replyBytes, replyEmpty, replyJson } from "../http/replies.js"
 import { checkNoBody, readBearer, readJson } from "../http/requests.js"
 import { type InboxId, parseInboxAddress, parsePathId } from "../ids.js"
 import type { Logins } from "../logins.js"
+import type { InboxLogs } from "../stores/inbox-log.js"
 import type { RelayIndex } from "../stores/relay-index.js"
 
 export interface SessionNeeds {
   readonly logins: Logins
   readonly index: RelayIndex
+  readonly logs: Pick<InboxLogs, "isClosed">
+  readonly deliveries: Pick<Deliveries, "discardAll">
   readonly clock: Clock
 }
 
-export function sessionRoutes({ logins, index, clock }: SessionNeeds): Route[] {
+export function sessionRoutes({ logins, index, logs, deliveries, clock }: SessionNeeds): Route[] {
   return [
     {
       path: "/v1/sessions/challenge",
@@ -38,8 +42,11 @@ export function sessionRoutes({ logins, index, clock }: SessionNeeds): Route[] {
       path: "/v1/inboxes/:address",
       methods: {
         async GET(req, res) {
-          const bundle = await index.bundle(pathInbox(pathParameter(req, "address")))
-          if (bundle === undefined) throw new RelayRefusal("no_such_inbox")
+          const inbox = pathInbox(pathParameter(req, "address"))
+          const bundle = await index.bundle(inbox)
+          if (bundle === undefined || (await logs.isClosed(inbox))) {
+            throw new RelayRefusal("no_such_inbox")
+          }
           replyBytes(res, bundle)
         },
         async PUT(req, res) {
@@ -47,6 +54,15 @@ export function sessionRoutes({ logins, index, clock }: SessionNeeds): Route[] {
           const request = parseRegisterRequest(await readJson(req, res, clock))
           const reply = await logins.register(inbox, request)
           replyJson(res, encodeRegisterReply(reply), reply.created ? 201 : 200)
+        },
+        async DELETE(req, res) {
+          const inbox = pathInbox(pathParameter(req, "address"))
+          const session = await logins.session(readBearer(req))
+          if (session.inbox !== inbox) throw new RelayRefusal("not_found")
+          // Closed first, so that nothing comes in behind what is deleted.
+          await logins.closeInbox(session)
+          await deliveries.discardAll(inbox)
+          replyEmpty(res)
         },
       },
     },

@@ -7,7 +7,7 @@
 //   clock            the latest wall time the relay has seen (clock-watch.ts)
 //   index-state      which index belongs to this folder, and whether it outlived the last run
 //   keys/            the relay's secrets (relay-keys.ts)
-//   inboxes/<inbox>/ bundle, and the log of the inbox's chain (inbox-log.ts)
+//   inboxes/<inbox>/ bundle, the log of the inbox's chain, and closed where its owner closed it (inbox-log.ts)
 //   spool/<id>/      an upload: upload.v1, and a file for each part
 //   store/<id>/      a delivery: commit.v1, links.v1, leaves, manifest, and a file for each part
 //   ended/<id>       what is remembered of a delivery that is gone

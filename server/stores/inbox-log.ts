@@ -53,6 +53,12 @@ export interface LoggedInbox {
 export interface InboxLogs {
   /** False when the inbox was there. */
   create(inbox: InboxId, bundle: Uint8Array): Promise<boolean>
+  /**
+   * Notes that its owner closed it, or that they opened it again; durable when it resolves, and the same
+   * when it was so before. What its chain had stays, so that it goes on where it was.
+   */
+  setClosed(inbox: InboxId, closed: boolean): Promise<void>
+  isClosed(inbox: InboxId): Promise<boolean>
   list(): Promise<InboxId[]>
   read(inbox: InboxId): Promise<LoggedInbox | undefined>
   /** Makes the file that `append` may give up, if it is not there and there is room for it. */
@@ -75,6 +81,7 @@ const readBytes = 4096 * recordBytes
 const reserveName = "reserve"
 const bundleName = "bundle"
 const logName = "log.v1"
+const closedName = "closed"
 
 export function openInboxLogs(input: {
   readonly disk: Disk
@@ -135,6 +142,20 @@ export function openInboxLogs(input: {
       }
       await disk.syncFolder(path)
       return true
+    },
+
+    async setClosed(inbox, closed) {
+      const mark = join(folderOf(inbox), closedName)
+      if (!closed) await unlessMissing(disk.unlink(mark), undefined)
+      else if ((await unlessMissing(disk.stat(mark), undefined)) === undefined) {
+        await writeSyncedFile(disk, mark, new Uint8Array(0))
+      }
+      await disk.syncFolder(folderOf(inbox))
+    },
+
+    async isClosed(inbox) {
+      const mark = join(folderOf(inbox), closedName)
+      return (await unlessMissing(disk.stat(mark), undefined)) !== undefined
     },
 
     async list() {
