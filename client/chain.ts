@@ -19,9 +19,12 @@ import {
   parseHeader,
   parseStamp,
   parseTombstone,
+  type Restoration,
   type Stamp,
   toBase64url,
+  toHex,
   type Tombstone,
+  type TombstoneReason,
   utf8,
   verifyHead,
   type WaitingEntry,
@@ -47,6 +50,8 @@ export interface Listing {
   readonly gone: readonly Tombstone[]
   readonly head: Head
   readonly headBytes: Uint8Array
+  /** When a backup of the relay was put back, where it says so in its head. */
+  readonly restoration: Restoration | undefined
 }
 
 export interface ChainOwner {
@@ -112,7 +117,8 @@ export function verifyListing(
     if (at.seq !== head.seq || !equalBytes(at.head, head.head)) {
       doubt("its entries do not lead to its signed head")
     }
-    return { waiting, gone, head, headBytes: last.head, extendsRemembered }
+    const restoration = head.restored ? last.restored : undefined
+    return { waiting, gone, head, headBytes: last.head, restoration, extendsRemembered }
   } catch (error) {
     if (error instanceof FormatError) return doubt(error.message)
     throw error
@@ -156,6 +162,14 @@ const clockSlackMs = 86_400_000
 interface KnownEntry {
   readonly seq: number
   readonly expiresMs: number
+  readonly pair: string
+  /** Why it waits no longer, as far as that was seen. */
+  readonly gone?: TombstoneReason
+}
+
+/** H_hdr and H_env in hex: what makes it this delivery. */
+export function pairOf(record: { headerHash: Uint8Array; envelopeHash: Uint8Array }): string {
+  return toHex(record.headerHash) + toHex(record.envelopeHash)
 }
 
 /**
@@ -170,6 +184,52 @@ function hidesTooMuch(head: Head, remembered: Head, known: readonly KnownEntry[]
   return known.some(
     ({ seq, expiresMs }) => seq <= head.floorSeq && expiresMs + keptInChainMs > nowMs,
   )
+}
+
+/**
+ * Whether a backup of the relay was put back after it signed `seen`. What it signed since then it has to
+ * go on from: one restoration excuses no second history.
+ */
+function isOlderThanRestoration(
+  seen: Head,
+  { head, restoration }: Pick<Listing, "head" | "restoration">,
+  goesOn: boolean,
+): boolean {
+  if (restoration !== undefined) return seen.asOfMs <= restoration.restoredMs
+  // A relay that does not say when it was.
+  return head.restored && !goesOn
+}
+
+/** For a person: what may be missing, and what may be there again. */
+function describeRestoration(
+  { waiting, gone, restoration }: Listing,
+  { origin }: ChainOwner,
+  known: readonly KnownEntry[],
+): string {
+  const kept = new Set([
+    ...waiting.map(({ stamp }) => pairOf(stamp)),
+    ...gone.filter(({ reason }) => reason !== "lost").map((tombstone) => pairOf(tombstone)),
+  ])
+  const nowMs = Date.now()
+  const lost = known.filter(
+    (entry) => entry.gone === undefined && entry.expiresMs > nowMs && !kept.has(entry.pair),
+  ).length
+  const when =
+    restoration === undefined
+      ? "was restored from a backup"
+      : `was restored from a backup at ${isoMinute(restoration.restoredMs)}, made about ${isoMinute(restoration.backupMs)}`
+  const seen =
+    lost === 0
+      ? ""
+      : `${lost} ${lost === 1 ? "delivery" : "deliveries"} listed here before ${lost === 1 ? "is" : "are"} missing: ask for them again. `
+  return (
+    `${origin} says that it ${when}. ${seen}` +
+    "What came in between may be missing, and what was taken or discarded in between may be listed again"
+  )
+}
+
+function isoMinute(timeMs: number): string {
+  return `${new Date(timeMs).toISOString().slice(0, 16)}Z`
 }
 
 /** The last head seen of one inbox, in a file of its own. */
@@ -191,33 +251,26 @@ export class HeadMemory {
   ): Promise<Listing> {
     const remembered = await this.#read()
     const listing = verifyListing(pages, owner, remembered)
-    if (remembered && !listing.extendsRemembered) {
-      await this.#contradiction(remembered, listing, owner, call)
-    } else if (remembered && hidesTooMuch(listing.head, remembered.head, known)) {
-      await this.#contradiction(remembered, listing, owner, call)
+    if (remembered) {
+      const goesOn =
+        listing.extendsRemembered && !hidesTooMuch(listing.head, remembered.head, known)
+      if (isOlderThanRestoration(remembered.head, listing, goesOn)) {
+        notice(call, describeRestoration(listing, owner, known))
+      } else if (!goesOn) {
+        await this.#contradiction(remembered, listing, owner)
+      }
     }
     await makePrivateFolder(path.dirname(this.#file))
     // Another process may have seen more meanwhile; what was seen last in the chain is kept.
     const now = await this.#read()
-    if (!now || now.head.seq <= listing.head.seq || listing.head.restored) {
+    const isNewest = now === undefined || now.head.seq <= listing.head.seq
+    if (isNewest || isOlderThanRestoration(now.head, listing, false)) {
       await replacePrivateFile(this.#file, listing.headBytes)
     }
     return listing
   }
 
-  async #contradiction(
-    remembered: Remembered,
-    listing: Listing,
-    owner: ChainOwner,
-    call: CallOptions,
-  ): Promise<void> {
-    if (listing.head.restored) {
-      notice(
-        call,
-        `${owner.origin} says that it was restored from a backup; deliveries that came after the backup may be missing`,
-      )
-      return
-    }
+  async #contradiction(remembered: Remembered, listing: Listing, owner: ChainOwner): Promise<void> {
     await makePrivateFolder(this.#proofs)
     const proof = { origin: owner.origin, signing_key: toBase64url(owner.signingKey) }
     const heads = { seen: toBase64url(remembered.bytes), shown: toBase64url(listing.headBytes) }

@@ -21,10 +21,9 @@ import {
   random,
   type Tombstone,
   type TombstoneReason,
-  toHex,
   utf8,
 } from "../protocol/index.js"
-import type { Listed } from "./chain.js"
+import { type Listed, pairOf } from "./chain.js"
 import { errorCode } from "./error-code.js"
 import { makePrivateFolder, replacePrivateFile } from "./private-files.js"
 
@@ -51,10 +50,6 @@ const magic = utf8("KNHC\x01")
 const nonceBytes = 12
 /** As long as the relay keeps a tombstone. */
 const rememberedMs = 30 * 24 * 60 * 60 * 1000
-
-export function pairOf(record: { headerHash: Uint8Array; envelopeHash: Uint8Array }): string {
-  return toHex(record.headerHash) + toHex(record.envelopeHash)
-}
 
 export class InboxCache {
   readonly #file: string
@@ -109,7 +104,9 @@ export class InboxCache {
   /** What is known of exactly this delivery. */
   find(listed: Listed): CachedRow | undefined {
     const row = this.#rows.get(listed.id)
-    return row?.pair === pairOf(listed.stamp) ? row : undefined
+    // One that was gone and is there again, from a backup, is opened again: its note was forgotten.
+    if (row === undefined || row.gone !== undefined || row.seq !== listed.seq) return undefined
+    return row.pair === pairOf(listed.stamp) ? row : undefined
   }
 
   get rows(): readonly CachedRow[] {

@@ -15,7 +15,7 @@ import {
   fromHex,
   toHex,
 } from "../protocol/index.js"
-import { HeadMemory, type Listed, type Listing } from "./chain.js"
+import { HeadMemory, type Listed, type Listing, pairOf } from "./chain.js"
 import {
   deleteCopy,
   fetchLeaves,
@@ -26,7 +26,7 @@ import {
   type Sender,
 } from "./delivery.js"
 import { DeliveryGone, Untrustworthy } from "./errors.js"
-import { type CachedRow, InboxCache, pairOf } from "./inbox-cache.js"
+import { type CachedRow, InboxCache } from "./inbox-cache.js"
 import { type CallOptions, say } from "./progress.js"
 import {
   finishReceived,

@@ -25,6 +25,11 @@ for (const stream of [process.stdout, process.stderr]) {
 const createRelay: typeof import("../server/index.js").createRelay = async (config, ports) =>
   (await import("../server/index.js")).createRelay(config, ports)
 
+const declareRestored: typeof import("../server/index.js").declareRestored = async (
+  config,
+  backupMs,
+) => (await import("../server/index.js")).declareRestored(config, backupMs)
+
 const exit = await run({
   args: process.argv.slice(2),
   env: process.env,
@@ -36,7 +41,12 @@ const exit = await run({
   runRelay: async (options) => {
     const { runRelay } = await import("./program/relay.js")
     const { DataFolderError } = await import("../server/stores/folder-lock.js")
-    const face = { ...(await import("../server/config.js")), DataFolderError, createRelay }
+    const face = {
+      ...(await import("../server/config.js")),
+      DataFolderError,
+      createRelay,
+      declareRestored,
+    }
     return runRelay(face, options)
   },
   describeRelay: async () => {

@@ -46,6 +46,7 @@ export {
 export { type Json, type JsonObject, JsonReader, parseId } from "./json.js"
 export * from "./messages.js"
 export * from "./relay-status.js"
+export type { Restoration } from "./restoration.js"
 export * from "./probe.js"
 export * from "./login.js"
 export * from "./mega.js"

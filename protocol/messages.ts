@@ -5,6 +5,7 @@
 import { ByteReader, concatBytes, fromBase64url, toBase64url, u16, u32, utf8 } from "./bytes.js"
 import { FormatError } from "./errors.js"
 import { type JsonObject, JsonReader } from "./json.js"
+import { encodeRestoration, readRestoration, type Restoration } from "./restoration.js"
 import {
   maxBodyBytes,
   maxBundleBytes,
@@ -686,6 +687,8 @@ export interface InboxPage {
   readonly used: { readonly bytes: number; readonly deliveries: number }
   /** Entries with a greater seq have not been listed in any session before. */
   readonly newAfter: number
+  /** Of a relay whose heads have flag 1. */
+  readonly restored?: Restoration
 }
 
 const maxPage = 10_000
@@ -706,6 +709,7 @@ export function parseInboxPage(value: unknown): InboxPage {
     more: page.flag("more"),
     used: { bytes: used.count("bytes"), deliveries: used.count("deliveries") },
     newAfter: page.count("new_after"),
+    ...(page.has("restored") && { restored: readRestoration(page.object("restored")) }),
   }
 }
 
@@ -732,6 +736,7 @@ export function encodeInboxPage(page: InboxPage): JsonObject {
     more: page.more,
     used: { bytes: page.used.bytes, deliveries: page.used.deliveries },
     new_after: page.newAfter,
+    ...(page.restored && { restored: encodeRestoration(page.restored) }),
   }
 }
 

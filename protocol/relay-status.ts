@@ -1,6 +1,7 @@
 // What a running relay tells its operator through the socket in its data folder. Counts and times only:
 // no address, id or name of anybody who uses it.
 import { type JsonObject, JsonReader } from "./json.js"
+import { encodeRestoration, readRestoration, type Restoration } from "./restoration.js"
 
 export interface RelayStatus {
   readonly version: string
@@ -25,6 +26,7 @@ export interface RelayStatus {
   readonly index: { readonly kind: IndexKind; readonly state: IndexState }
   /** The machine's clock jumped: nothing is deleted for its age until it has been steady for an hour. */
   readonly clockAlarm: boolean
+  readonly restoration: Restoration | undefined
 }
 
 export const indexKinds = ["embedded"] as const
@@ -53,6 +55,7 @@ export function encodeRelayStatus(status: RelayStatus): JsonObject {
     ...(status.lastSweepMs !== undefined && { last_sweep_ms: status.lastSweepMs }),
     index: { kind: index.kind, state: index.state },
     clock_alarm: status.clockAlarm,
+    ...(status.restoration && { restored: encodeRestoration(status.restoration) }),
   }
 }
 
@@ -78,5 +81,6 @@ export function parseRelayStatus(value: unknown): RelayStatus {
     lastSweepMs: status.has("last_sweep_ms") ? status.count("last_sweep_ms") : undefined,
     index: { kind: index.oneOf("kind", indexKinds), state: index.oneOf("state", indexStates) },
     clockAlarm: status.flag("clock_alarm"),
+    restoration: status.has("restored") ? readRestoration(status.object("restored")) : undefined,
   }
 }

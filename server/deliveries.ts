@@ -11,6 +11,7 @@ import {
   parseHeader,
   type RecipientState,
   RelayRefusal,
+  type Restoration,
   sha256,
   type StatusReply,
   type TombstoneReason,
@@ -88,10 +89,11 @@ export interface DeliveriesNeeds {
   readonly publishing: Publishing
   readonly clock: Clock
   readonly nowMs: () => number
+  readonly restoration: Restoration | undefined
 }
 
 export function createDeliveries(needs: DeliveriesNeeds): Deliveries {
-  const { index, blobs, chains, keys, clock, nowMs } = needs
+  const { index, blobs, chains, keys, clock, nowMs, restoration } = needs
 
   async function listing(inbox: InboxId, query: InboxQuery): Promise<InboxListing> {
     const { after: afterSeq, limit, envelopes } = query
@@ -139,8 +141,10 @@ export function createDeliveries(needs: DeliveriesNeeds): Deliveries {
         seq: chain.visibleSeq,
         head: chain.visibleHead,
         floorSeq: chain.floorSeq,
+        restored: restoration !== undefined,
         signSeed: keys.signSeed,
       }),
+      ...(restoration && { restored: restoration }),
       floor: { seq: chain.floorSeq, head: chain.floorHead },
       entries: entries.map(pageEntry),
       more,

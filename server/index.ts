@@ -14,4 +14,5 @@ export {
 export type { Disk, DiskFile, DiskSpace, FileFacts } from "./disk.js"
 export type { Randomness } from "./randomness.js"
 export { createRelay, type Relay, type RelayPorts } from "./relay.js"
+export { declareRestored } from "./stores/restoration.js"
 export { DataFolderError } from "./stores/folder-lock.js"

@@ -44,6 +44,7 @@ import { bootId } from "./stores/folder-lock.js"
 import { openInboxLogs } from "./stores/inbox-log.js"
 import type { RelayIndex } from "./stores/relay-index.js"
 import { openRelayKeys } from "./stores/relay-keys.js"
+import { readRestoration } from "./stores/restoration.js"
 import { sweep } from "./sweep.js"
 import { UploadGate } from "./upload-gate.js"
 import { createUploads } from "./uploads.js"
@@ -101,6 +102,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     const watch = await openClockWatch({ clock, disk, folder: folder.path, log })
     const nowMs = (): number => watch.nowMs()
     const { recordKey } = keys
+    const restoration = await readRestoration(disk, folder, recordKey)
     const blobs = new DiskBlobStore({ disk, folder, recordKey, random })
     const logs = openInboxLogs({ disk, path: folder.inboxes, recordKey, random })
     await logs.keepReserve()
@@ -125,7 +127,14 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       random,
       nowMs,
     })
-    const deliveries = createDeliveries({ ...stores, chains, publishing, clock, nowMs })
+    const deliveries = createDeliveries({
+      ...stores,
+      chains,
+      publishing,
+      clock,
+      nowMs,
+      restoration,
+    })
     let bound: ListenAddress | undefined
     const origins = (): string[] => [
       ...config.publicOrigins,
@@ -161,6 +170,8 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
         await embedded.setMarker(marker)
       }
       isReady = true
+      // A backup says by this when it was made.
+      await unlessFull(watch.save())
     })()
     ready.catch((error: unknown) => {
       hasFailed = true
@@ -202,6 +213,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       watch,
       blobs,
       index,
+      restoration,
       indexKind: "embedded",
       indexState: () => (isReady ? "ready" : hasFailed ? "failed" : "rebuilding"),
       url: () => (bound === undefined ? "" : urlOf(bound, config)),
@@ -312,6 +324,14 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
 function urlOf({ host, port }: ListenAddress, { tls }: RelayConfig): string {
   const scheme = tls === undefined ? "http" : "https"
   return new URL(`${scheme}://${host.includes(":") ? `[${host}]` : host}:${port}`).origin
+}
+
+async function unlessFull(work: Promise<void>): Promise<void> {
+  try {
+    await work
+  } catch (error) {
+    if (!isDiskFull(error)) throw error
+  }
 }
 
 function writeToStderr(line: string): void {

@@ -126,7 +126,7 @@ const askProblems: Readonly<Record<string, string>> = {
 }
 
 function statusLines(status: RelayStatus, nowMs: number): string[] {
-  const { disk, waiting, index, lastSweepMs } = status
+  const { disk, waiting, index, lastSweepMs, restoration } = status
   const usedBytes = disk.totalBytes - disk.freeBytes
   const roomBytes = disk.freeBytes - disk.headroomBytes
   const rows: (readonly [string, string])[] = [
@@ -156,6 +156,14 @@ function statusLines(status: RelayStatus, nowMs: number): string[] {
     ],
     ["index", `${index.kind}, ${indexMeanings[index.state]}`],
     ["clock", status.clockAlarm ? clockMeaning : "steady"],
+    ...(restoration === undefined
+      ? []
+      : [
+          [
+            "restored",
+            `${showTime(restoration.restoredMs)}, from a backup of about ${showTime(restoration.backupMs)}`,
+          ] as const,
+        ]),
   ]
   return rows.map(([name, value]) => `${name.padEnd(12)} ${value}`)
 }
@@ -169,7 +177,7 @@ const indexMeanings: Readonly<Record<RelayStatus["index"]["state"], string>> = {
 const clockMeaning = "jumped: nothing is deleted for its age until it has kept step for an hour"
 
 function statusFields(status: RelayStatus): object {
-  const { disk, waiting, index, lastSweepMs } = status
+  const { disk, waiting, index, lastSweepMs, restoration } = status
   return {
     version: status.version,
     uptime_seconds: Math.floor(status.uptimeMs / 1000),
@@ -187,5 +195,8 @@ function statusFields(status: RelayStatus): object {
     last_sweep: lastSweepMs === undefined ? null : isoTime(lastSweepMs),
     index,
     clock_alarm: status.clockAlarm,
+    restored: restoration
+      ? { at: isoTime(restoration.restoredMs), backup: isoTime(restoration.backupMs) }
+      : null,
   }
 }

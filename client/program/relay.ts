@@ -1,5 +1,6 @@
 // `knothole relay`: the relay in the foreground, from its start until a signal asks it to drain and end.
 import { Command, CommanderError, Option } from "commander"
+import type { Restoration } from "../../protocol/index.js"
 import { CannotStart, UsageError } from "./errors.js"
 import { exitCodes } from "./exit-codes.js"
 import type { ExitCode } from "./exit-codes.js"
@@ -18,6 +19,8 @@ export interface RelayFace<Config> {
     config: Config,
     ports: { readonly writeLog: (line: string) => void },
   ) => Promise<RunningRelay>
+  /** The data folder is a backup that was put back, made then if that is known. */
+  readonly declareRestored: (config: Config, backupMs: number | undefined) => Promise<Restoration>
   readonly ConfigError: ErrorClass
   /** Of a data folder that cannot be used, saying what to do about it. */
   readonly DataFolderError: ErrorClass
@@ -65,6 +68,13 @@ export async function runRelay<Config>(
     return showRelayStatus({ ...options, args: args.slice(1) }, (flags) =>
       readConfig(face, () => face.operatorSocketOf(face.loadConfig({ flags, env }))),
     )
+  }
+  if (args[0] === "restored") {
+    const { declareRelayRestored } = await import("./relay-restored.js")
+    return declareRelayRestored({ ...options, args: args.slice(1) }, (flags, backupMs) => {
+      const config = readConfig(face, () => face.loadConfig({ flags, env }))
+      return orCannotStart(face, () => face.declareRestored(config, backupMs))
+    })
   }
   const parsed = parseRelayArgs(face.configSettings, args)
   if (parsed.kind === "help") {
@@ -137,8 +147,15 @@ async function begin<Config>(
   config: Config,
   writeLog: (line: string) => void,
 ): Promise<RunningRelay> {
+  return orCannotStart(face, () => face.createRelay(config, { writeLog }))
+}
+
+async function orCannotStart<Config, T>(
+  face: RelayFace<Config>,
+  work: () => Promise<T>,
+): Promise<T> {
   try {
-    return await face.createRelay(config, { writeLog })
+    return await work()
   } catch (error) {
     if (error instanceof face.ConfigError) throw unusableSettings(error)
     if (error instanceof face.DataFolderError) throw new CannotStart(error.message)

@@ -1,5 +1,5 @@
 // What the relay tells its operator about itself.
-import type { IndexKind, IndexState, RelayStatus } from "../../protocol/index.js"
+import type { IndexKind, IndexState, RelayStatus, Restoration } from "../../protocol/index.js"
 import { headroomBytes, type RelayConfig } from "../config.js"
 import type { Clock } from "../clock.js"
 import type { ClockWatch } from "../clock-watch.js"
@@ -18,6 +18,7 @@ export interface StatusNeeds {
   readonly url: () => string
   readonly connections: () => Promise<number>
   readonly lastSweepMs: () => number | undefined
+  readonly restoration: Restoration | undefined
 }
 
 /** The relay's status at any time from now on; its uptime counts from now. */
@@ -44,6 +45,7 @@ export function createStatus(needs: StatusNeeds): () => Promise<RelayStatus> {
       lastSweepMs: needs.lastSweepMs(),
       index: { kind: needs.indexKind, state: needs.indexState() },
       clockAlarm: watch.isSuspicious(),
+      restoration: needs.restoration,
     }
   }
 }

@@ -6,6 +6,7 @@
 //   reserve          room to start in on a full disk
 //   clock            the latest wall time the relay has seen (clock-watch.ts)
 //   index-state      which index belongs to this folder, and whether it outlived the last run
+//   restored         that the folder is a backup that was put back (restoration.ts)
 //   keys/            the relay's secrets (relay-keys.ts)
 //   inboxes/<inbox>/ bundle, the log of the inbox's chain, and closed where its owner closed it (inbox-log.ts)
 //   spool/<id>/      an upload: upload.v1, and a file for each part

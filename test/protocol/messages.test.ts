@@ -219,6 +219,7 @@ const messages = [
       more: false,
       used: { bytes: 7, deliveries: 8 },
       newAfter: 3,
+      restored: { backupMs: 10, restoredMs: 11 },
     },
     encodeInboxPage,
     parseInboxPage,
@@ -275,6 +276,7 @@ function replace(value: unknown, path: Path, by: unknown): unknown {
 
 /** Members that may be missing, and what it then is. */
 const optional = [
+  "inbox page: restored",
   "relay info: proxy",
   "inbox page: entries.2.envelope",
   "inbox page: entries.0.tombstone",

@@ -138,6 +138,7 @@ function jsonMessages(subject: Subject, vectors: Vectors): Target[] {
     more: true,
     used: { bytes: 16_384, deliveries: 2 },
     newAfter: 7,
+    restored: { backupMs: 8, restoredMs: 9 },
   }
   return [
     form({
