@@ -8,6 +8,11 @@ import {
 import { personAt } from "./people.js"
 import { makeDelivery, openRelay, type RelayUnderTest } from "./relay-under-test.js"
 
+async function refuses(request: PromiseLike<{ status: number; body: { code?: string } }>) {
+  const { status, body } = await request
+  return `${status} ${body.code}`
+}
+
 describe("an inbox that its owner closes", () => {
   let under: RelayUnderTest
   let alice: Identity
@@ -24,11 +29,6 @@ describe("an inbox that its owner closes", () => {
   })
 
   afterEach(() => under.remove())
-
-  async function refuses(request: PromiseLike<{ status: number; body: { code?: string } }>) {
-    const { status, body } = await request
-    return `${status} ${body.code}`
-  }
 
   it("takes nothing new and shows nothing, also after a restart, while others go on", async () => {
     const started = await under.client.start([alice])
