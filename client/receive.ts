@@ -59,6 +59,7 @@ import { SealingPool } from "./sealer.js"
 import type { InboxSession } from "./session.js"
 import { Slots } from "./slots.js"
 import { type Lock, takeLock } from "./state.js"
+import { eachOf, syncFiles } from "./sync-files.js"
 import {
   foldedEntries,
   isRefusedName,
@@ -923,16 +924,12 @@ class Receiving {
     const entries = [...this.#unsynced]
     this.#unsynced = new Set()
     this.#unsyncedBytes = 0
+    const files = entries.filter((entry) => !this.#failed.has(entry))
     await this.#orStartOver(
-      eachOf(entries, syncsAtOnce, async (entry) => {
-        if (this.#failed.has(entry)) return
-        const handle = await open(this.#pathOf(entry), "r")
-        try {
-          await handle.datasync()
-        } finally {
-          await handle.close()
-        }
-      }),
+      syncFiles(
+        this.#place.tree,
+        files.map((entry) => this.#pathOf(entry)),
+      ),
     )
     await journal.noteSynced(recorded)
   }
@@ -1148,17 +1145,4 @@ async function hasSize(file: string, size: number): Promise<boolean> {
     if (errorCode(error) === "ENOENT") return false
     throw error
   }
-}
-
-async function eachOf<T>(
-  items: readonly T[],
-  atOnce: number,
-  use: (item: T) => Promise<void>,
-): Promise<void> {
-  const next = items.values()
-  await Promise.all(
-    Array.from({ length: atOnce }, async () => {
-      for (const item of next) await use(item)
-    }),
-  )
 }
