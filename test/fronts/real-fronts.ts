@@ -72,7 +72,7 @@ interface Start {
 
 function caddy({ folder, port, relayPort }: Place): Start {
   const site = fill(shipped("Caddyfile"), [
-    ["\ndrop.example.org {", `\nhttps://relay.test:${port} {`],
+    ["\n{$KNOTHOLE_HOST:drop.example.org} {", `\nhttps://relay.test:${port} {`],
     ["\t# tls internal", "\ttls internal"],
     ["127.0.0.1:8787", `127.0.0.1:${relayPort}`],
   ])

@@ -20,7 +20,9 @@ import { freePort } from "../../bench/processes.js"
 import { commandOf, parseDockerfile, type Stage } from "./dockerfile.js"
 import { checkout, type Outcome, Person, registryOf } from "./installed.js"
 
-const installed = (command: string) => spawnSync(command, ["--version"]).status === 0
+const versionFlag: Readonly<Record<string, string>> = { caddy: "version" }
+const installed = (command: string) =>
+  spawnSync(command, [versionFlag[command] ?? "--version"]).status === 0
 if (!installed("bwrap") && process.env["CI"] !== undefined) {
   throw new Error("bubblewrap is not installed, and CI needs it")
 }
@@ -186,6 +188,21 @@ describe.runIf(installed("docker-compose"))("docker-compose.yml", () => {
     expect(whole.stdout.match(/profiles:/g)).toHaveLength(1)
     expect(whole.stdout).toContain("KNOTHOLE_PUBLIC_URL: https://drop.example.org")
     expect(compose({ KNOTHOLE_HOST: "" }, "config").status).not.toBe(0)
+  })
+})
+
+describe.runIf(installed("caddy"))("the Caddyfile", () => {
+  test("takes the names that docker-compose.yml hands in", () => {
+    const env = { KNOTHOLE_HOST: "owl.example.org", KNOTHOLE_RELAY: "relay:8787" }
+    const config = readFileSync(path.join(checkout, "docker-compose.yml"), "utf8")
+    expect(config).toContain(`KNOTHOLE_RELAY: ${env.KNOTHOLE_RELAY}\n`)
+    const file = path.join(checkout, "deploy/Caddyfile")
+    const run = spawnSync("caddy", ["adapt", "--config", file, "--adapter", "caddyfile"], {
+      encoding: "utf8",
+      env: { ...process.env, ...env },
+    })
+    expect(run.stdout).toContain('"host":["owl.example.org"]')
+    expect(run.stdout).toContain('"dial":"relay:8787"')
   })
 })
 
