@@ -90,6 +90,9 @@ export const relayDefaults: RelayDefaults = {
   longPollSeconds: 30,
 }
 
+/** Without a login an inbox takes nothing new after so many days that the relay was there. */
+export const inboxIdleDays: number = 180
+
 /** A login challenge is good from the start of its minute for this long, plus the grace below. */
 export const challengeMs: number = 3 * MINUTE_MS
 /** For clocks and requests under way at the turn of a minute. */

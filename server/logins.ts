@@ -36,6 +36,7 @@ import {
   inboxIdOf,
   parseInboxAddress,
 } from "./ids.js"
+import type { IdleInboxes } from "./idle-inboxes.js"
 import type { InboxLogs } from "./stores/inbox-log.js"
 import type { RelayIndex, Session } from "./stores/relay-index.js"
 import type { RelayKeys } from "./stores/relay-keys.js"
@@ -62,6 +63,7 @@ export interface Logins {
 export interface LoginsNeeds {
   readonly index: RelayIndex
   readonly logs: InboxLogs
+  readonly idle: Pick<IdleInboxes, "noteLogin">
   readonly keys: RelayKeys
   readonly config: RelayConfig
   readonly random: Random
@@ -70,7 +72,7 @@ export interface LoginsNeeds {
 }
 
 export function createLogins(needs: LoginsNeeds): Logins {
-  const { index, logs, keys, random, nowMs } = needs
+  const { index, logs, idle, keys, random, nowMs } = needs
   const opening = new KeyedGate<InboxId>()
   // Whose proofs are checked for an inbox that is not there, so that both cost the same.
   const nobodysKey = x25519PublicKey(random(32))
@@ -162,14 +164,19 @@ export function createLogins(needs: LoginsNeeds): Logins {
       return opening.run(inbox, async () => {
         const address = addressOf(inbox)
         const isKnown = (await index.bundle(inbox)) !== undefined
-        if (isKnown && !(await logs.isClosed(inbox))) return { address, created: false }
+        if (isKnown && !(await logs.isClosed(inbox))) {
+          await idle.noteLogin(inbox)
+          return { address, created: false }
+        }
         if (needs.config.registration === "closed") throw new RelayRefusal("registration_closed")
         if (isKnown) {
           await logs.setClosed(inbox, false)
+          await idle.noteLogin(inbox)
           return { address, created: true }
         }
         if (!(await logs.create(inbox, bundle.bytes))) await checkEmpty(inbox)
         const created = await index.openInbox(inbox, bundle.bytes)
+        await idle.noteLogin(inbox)
         return { address, created }
       })
     },
@@ -185,6 +192,7 @@ export function createLogins(needs: LoginsNeeds): Logins {
       const { sessionKey, transcript } = await verify(proof, inbox, authKey)
       // Whoever holds nobody's key could get here; nobody does.
       if (bytes === undefined) throw new RelayRefusal("unauthorized")
+      await idle.noteLogin(inbox)
       const token = random(32)
       const createdMs = nowMs()
       const absoluteMs = createdMs + relayDefaults.sessionMs

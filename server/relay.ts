@@ -21,6 +21,7 @@ import { createFinishing } from "./finishing.js"
 import { PartBuffers } from "./http/buffers.js"
 import { createSources } from "./http/source.js"
 import { createHttpServer } from "./http-server.js"
+import { createIdleInboxes } from "./idle-inboxes.js"
 import { createLog, failureFields } from "./log.js"
 import { createLogins } from "./logins.js"
 import { nodeDisk } from "./node-disk.js"
@@ -42,9 +43,11 @@ import { DiskBlobStore } from "./stores/disk-blob-store.js"
 import { openEmbeddedIndex } from "./stores/embedded-index.js"
 import { bootId } from "./stores/folder-lock.js"
 import { openInboxLogs } from "./stores/inbox-log.js"
+import { openLoginRecords } from "./stores/login-records.js"
 import type { RelayIndex } from "./stores/relay-index.js"
 import { openRelayKeys } from "./stores/relay-keys.js"
 import { readRestoration } from "./stores/restoration.js"
+import { openServedDays } from "./stores/served-days.js"
 import { sweep } from "./sweep.js"
 import { UploadGate } from "./upload-gate.js"
 import { createUploads } from "./uploads.js"
@@ -107,16 +110,25 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     const logs = openInboxLogs({ disk, path: folder.inboxes, recordKey, random })
     await logs.keepReserve()
     await folder.reserve.keep()
+    const records = openLoginRecords({ disk, folder, recordKey, random })
+    const days = await openServedDays({
+      disk,
+      folder: folder.path,
+      recordKey,
+      log,
+      nowMs: nowMs(),
+    })
     const indexState = await openIndexState(disk, folder)
     const embedded = openEmbeddedIndex({ path: folder.index, now: nowMs })
     index = embedded
 
+    const idle = createIdleInboxes({ index, logs, records, days, log })
     const chains = createChains({ index, blobs, logs, keys, clock, random })
     const publishing = createPublishing({ blobs, chains, keys })
     const reservations = createReservations({ index, blobs, config })
     const gate = new UploadGate()
     const stores = { index, blobs, logs, keys }
-    const uploads = createUploads({ ...stores, config, reservations, gate, random, nowMs })
+    const uploads = createUploads({ ...stores, idle, config, reservations, gate, random, nowMs })
     const finishing = createFinishing({
       ...stores,
       config,
@@ -140,7 +152,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       ...config.publicOrigins,
       ...(bound === undefined || config.tls !== undefined ? [] : loopbackOrigins(bound)),
     ]
-    const logins = createLogins({ index, logs, keys, config, random, nowMs, origins })
+    const logins = createLogins({ index, logs, idle, keys, config, random, nowMs, origins })
 
     const recoveryNeeds = {
       index,
@@ -188,7 +200,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
         ...probeRoutes({ config, clock, blobs, stopping: stopping.signal }),
       ],
       indexed: [
-        ...sessionRoutes({ logins, index, logs, deliveries, clock }),
+        ...sessionRoutes({ logins, index, idle, deliveries, clock }),
         ...uploadRoutes({ uploads, finishing, buffers: receiving, clock }),
         ...deliveryRoutes({
           deliveries,
@@ -226,7 +238,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
         log("sweep_paused", {}, "alarm")
         return
       }
-      await sweep({ blobs, chains, deliveries, index: embedded, keys, log, random }, nowMs())
+      await sweep({ blobs, chains, idle, deliveries, index: embedded, keys, log, random }, nowMs())
       await logs.keepReserve()
       await folder.reserve.keep()
       await watch.save()

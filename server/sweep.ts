@@ -3,6 +3,7 @@
 import { type Random, toHex } from "../protocol/index.js"
 import type { Chains } from "./chains.js"
 import { type Deliveries, rememberMs } from "./deliveries.js"
+import type { IdleInboxes } from "./idle-inboxes.js"
 import type { DeliveryId } from "./ids.js"
 import { failureFields, type Log } from "./log.js"
 import { uploadGraceMs } from "./recovery.js"
@@ -14,6 +15,7 @@ export interface SweepStores {
   readonly index: RelayIndex
   readonly blobs: BlobStore
   readonly chains: Chains
+  readonly idle: Pick<IdleInboxes, "sweep">
   readonly deliveries: Pick<Deliveries, "remove">
   readonly keys: RelayKeys
   readonly log: Log
@@ -26,7 +28,7 @@ const leftoverMs = 60 * 60_000
 const claimMs = 60_000
 
 export async function sweep(stores: SweepStores, nowMs: number): Promise<void> {
-  const { index, blobs, chains, keys, log } = stores
+  const { index, blobs, chains, idle, keys, log } = stores
   for (const id of await index.due(dueAtOnce)) {
     try {
       await sweepOne(stores, id, nowMs)
@@ -42,6 +44,7 @@ export async function sweep(stores: SweepStores, nowMs: number): Promise<void> {
       log("inbox_sweep_failed", failureFields(error), "alarm")
     }
   }
+  await idle.sweep(nowMs)
   await blobs.removeLeftovers(nowMs - leftoverMs)
   await keys.forgetSourceKeys(nowMs)
   await index.reclaim()

@@ -28,11 +28,11 @@ import {
 import type { RelayConfig } from "./config.js"
 import { hasCode } from "./disk.js"
 import { KeyedGate } from "./gate.js"
+import type { IdleInboxes } from "./idle-inboxes.js"
 import { type DeliveryId, deliveryIdOf, parseInboxAddress } from "./ids.js"
 import { busy, noSuchInbox, tooLarge } from "./relay-refusals.js"
 import type { Reservations } from "./reservations.js"
 import type { BlobStore, Commit } from "./stores/blob-store.js"
-import type { InboxLogs } from "./stores/inbox-log.js"
 import type { OpenUpload, PartEntry, RelayIndex, SetPartOutcome } from "./stores/relay-index.js"
 import { type RelayKeys, uploadId, uploadToken } from "./stores/relay-keys.js"
 import type { UploadGate } from "./upload-gate.js"
@@ -75,7 +75,7 @@ export interface Uploads {
 export interface UploadsNeeds {
   readonly index: RelayIndex
   readonly blobs: BlobStore
-  readonly logs: Pick<InboxLogs, "isClosed">
+  readonly idle: Pick<IdleInboxes, "isClosed">
   readonly reservations: Reservations
   readonly gate: UploadGate
   readonly keys: RelayKeys
@@ -85,7 +85,7 @@ export interface UploadsNeeds {
 }
 
 export function createUploads(needs: UploadsNeeds): Uploads {
-  const { index, blobs, logs, keys, config, reservations, gate, nowMs } = needs
+  const { index, blobs, idle, keys, config, reservations, gate, nowMs } = needs
   const starting = new KeyedGate<DeliveryId>()
   const placing = new KeyedGate<string>()
 
@@ -143,7 +143,7 @@ export function createUploads(needs: UploadsNeeds): Uploads {
         const replay = await replayStart(id, startHash, token)
         if (replay !== undefined) return replay
         for (const inbox of recipients) {
-          const isOpen = (await index.bundle(inbox)) !== undefined && !(await logs.isClosed(inbox))
+          const isOpen = (await index.bundle(inbox)) !== undefined && !(await idle.isClosed(inbox))
           if (!isOpen) throw noSuchInbox(inbox)
         }
         const createdMs = nowMs()

@@ -14,20 +14,20 @@ import type { Deliveries } from "../deliveries.js"
 import { pathParameter, type Route } from "../http/method-table.js"
 import { replyBytes, replyEmpty, replyJson } from "../http/replies.js"
 import { checkNoBody, readBearer, readJson } from "../http/requests.js"
+import type { IdleInboxes } from "../idle-inboxes.js"
 import { type InboxId, parseInboxAddress, parsePathId } from "../ids.js"
 import type { Logins } from "../logins.js"
-import type { InboxLogs } from "../stores/inbox-log.js"
 import type { RelayIndex } from "../stores/relay-index.js"
 
 export interface SessionNeeds {
   readonly logins: Logins
   readonly index: RelayIndex
-  readonly logs: Pick<InboxLogs, "isClosed">
+  readonly idle: Pick<IdleInboxes, "isClosed">
   readonly deliveries: Pick<Deliveries, "discardAll">
   readonly clock: Clock
 }
 
-export function sessionRoutes({ logins, index, logs, deliveries, clock }: SessionNeeds): Route[] {
+export function sessionRoutes({ logins, index, idle, deliveries, clock }: SessionNeeds): Route[] {
   return [
     {
       path: "/v1/sessions/challenge",
@@ -44,7 +44,7 @@ export function sessionRoutes({ logins, index, logs, deliveries, clock }: Sessio
         async GET(req, res) {
           const inbox = pathInbox(pathParameter(req, "address"))
           const bundle = await index.bundle(inbox)
-          if (bundle === undefined || (await logs.isClosed(inbox))) {
+          if (bundle === undefined || (await idle.isClosed(inbox))) {
             throw new RelayRefusal("no_such_inbox")
           }
           replyBytes(res, bundle)

@@ -5,10 +5,12 @@
 //   operator.sock    where a running relay answers its operator (operator/socket.ts)
 //   reserve          room to start in on a full disk
 //   clock            the latest wall time the relay has seen (clock-watch.ts)
+//   days             how many days the relay has been there (served-days.ts)
 //   index-state      which index belongs to this folder, and whether it outlived the last run
 //   restored         that the folder is a backup that was put back (restoration.ts)
 //   keys/            the relay's secrets (relay-keys.ts)
-//   inboxes/<inbox>/ bundle, the log of the inbox's chain, and closed where its owner closed it (inbox-log.ts)
+//   inboxes/<inbox>/ bundle, the log of the inbox's chain, and closed where its owner closed it
+//                    (inbox-log.ts); login.v1 (login-records.ts)
 //   spool/<id>/      an upload: upload.v1, and a file for each part
 //   store/<id>/      a delivery: commit.v1, links.v1, leaves, manifest, and a file for each part
 //   ended/<id>       what is remembered of a delivery that is gone

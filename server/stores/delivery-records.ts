@@ -1,5 +1,5 @@
-// The records of the blob store, as values and as bytes: an upload's, a delivery's commit, its links,
-// and what is remembered of its end.
+// The records on the disk, as values and as bytes: an upload's, a delivery's commit, its links, and what
+// is remembered of its end; the last login to an inbox, and the days the relay counts.
 import {
   ByteReader,
   concatBytes,
@@ -14,7 +14,7 @@ import {
   u64,
   utf8,
 } from "../../protocol/index.js"
-import type { DeliveryId } from "../ids.js"
+import type { DeliveryId, InboxId } from "../ids.js"
 import type { Commit, CommitLink, Ended, Link } from "./blob-store.js"
 import { DamagedRecord, encodeRecord, openRecord } from "./maced-record.js"
 import { Fields } from "./record-fields.js"
@@ -101,6 +101,34 @@ export function parseCommit(key: Uint8Array, id: DeliveryId, bytes: Uint8Array):
   return openRecord({ key, kind: "commit.v1", name: id }, bytes, (value) =>
     readCommitFields(new Fields(value, "commit")),
   )
+}
+
+/** The day, as the relay counts them, on which an inbox's owner was last there. */
+export function encodeLogin(key: Uint8Array, inbox: InboxId, servedDay: number): Uint8Array {
+  return encodeRecord({ key, kind: "login.v1", name: inbox }, { served_day: servedDay })
+}
+
+export function parseLogin(key: Uint8Array, inbox: InboxId, bytes: Uint8Array): number {
+  return openRecord({ key, kind: "login.v1", name: inbox }, bytes, (value) =>
+    new Fields(value, "login").count("served_day"),
+  )
+}
+
+export interface Days {
+  /** The latest that was counted, in whole days since 1970. */
+  readonly day: number
+  readonly count: number
+}
+
+export function encodeDays(key: Uint8Array, { day, count }: Days): Uint8Array {
+  return encodeRecord({ key, kind: "days.v1", name: "relay" }, { day, count })
+}
+
+export function parseDays(key: Uint8Array, bytes: Uint8Array): Days {
+  return openRecord({ key, kind: "days.v1", name: "relay" }, bytes, (value) => {
+    const fields = new Fields(value, "days")
+    return { day: fields.count("day"), count: fields.count("count") }
+  })
 }
 
 const states: readonly RecipientState[] = [

@@ -118,6 +118,18 @@ export function embeddedInboxes({ db, now, step }: Embedded): InboxIndex & Recla
       return step(() => [...db.inboxes.getKeys({})] as InboxId[])
     },
 
+    removeInbox(inbox) {
+      return step(() => {
+        dropEntries(inbox, 0, Infinity)
+        for (const { key } of snapshot(db.shares.getRange(named(inbox)))) void db.shares.remove(key)
+        for (const { key } of snapshot(db.accepting.getRange(named(inbox)))) {
+          void db.accepting.remove(key)
+        }
+        void db.bundles.remove(inbox)
+        void db.inboxes.remove(inbox)
+      })
+    },
+
     restoreInbox(restored) {
       return step(() => {
         const { inbox, bundle, entries } = restored

@@ -205,6 +205,8 @@ export interface InboxIndex {
   bundle(inbox: InboxId): Promise<Uint8Array | undefined>
   chain(inbox: InboxId): Promise<Chain | undefined>
   inboxes(): Promise<InboxId[]>
+  /** Forgets an inbox and all that is in it. */
+  removeInbox(inbox: InboxId): Promise<void>
   /** Replaces what is known of an inbox. */
   restoreInbox(restored: RestoredInbox): Promise<void>
 

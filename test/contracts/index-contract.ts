@@ -488,6 +488,29 @@ export function describeIndex(
         expect(await index.entryById({ inbox: alice, id: delivery("one") })).toBeUndefined()
       })
 
+      it("forgets an inbox with all that is in it, and keeps the others", async () => {
+        for (const inbox of [alice, inboxNamed("bob")]) {
+          await index.openInbox(inbox, bytesOf("bundle"))
+          await appendVisible(index, inbox, "one")
+          await index.beginAccepting({ inbox, id: delivery("two"), acceptedMs: startMs })
+          const quota = { bytes: 1000, deliveries: 10 }
+          const id = delivery("two")
+          await index.reserveShare({ inbox, id, bytes: 1, quota, untilMs: startMs + minuteMs })
+        }
+        await index.removeInbox(alice)
+        await index.removeInbox(alice)
+        expect(await index.inboxes()).toEqual([inboxNamed("bob")])
+        expect(await index.chain(alice)).toBeUndefined()
+        expect(await list()).toBeUndefined()
+        // Opened anew it begins with nothing of what was.
+        await index.openInbox(alice, bytesOf("bundle"))
+        expect((await list())?.entries).toEqual([])
+        expect(await index.accepting(alice)).toEqual([])
+        expect(await index.entryById({ inbox: alice, id: delivery("one") })).toBeUndefined()
+        const bobs = { inbox: inboxNamed("bob"), id: delivery("one") }
+        expect(await index.entryById(bobs)).toMatchObject({ kind: "waiting", seq: 1 })
+      })
+
       it("says since when something is being accepted, until it is visible", async () => {
         await index.openInbox(alice, bytesOf("bundle"))
         await index.beginAccepting({ inbox: alice, id: delivery("one"), acceptedMs: startMs + 7 })

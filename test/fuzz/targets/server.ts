@@ -272,11 +272,28 @@ function storedRecords(subject: Subject, vectors: Vectors): Target[] {
     samples: readonly T[],
     encode: (key: Uint8Array, value: T) => Uint8Array,
     parse: (key: Uint8Array, name: typeof id, bytes: Uint8Array) => T,
-  ) => maced(subject, { kind, id, samples, encode, parse })
+  ) => {
+    const parseHere = (key: Uint8Array, bytes: Uint8Array) => parse(key, id, bytes)
+    return maced(subject, { kind, name: id, samples, encode, parse: parseHere })
+  }
   return [
     ...record("upload.v1", [upload], d.encodeUpload, d.parseUpload),
     ...record("commit.v1", [commit], d.encodeCommit, d.parseCommit),
     ...record("ended.v1", [ended], d.encodeEnded, d.parseEnded),
+    ...maced(subject, {
+      kind: "login.v1",
+      name: inbox,
+      samples: [0, 180],
+      encode: (key, servedDay) => d.encodeLogin(key, inbox, servedDay),
+      parse: (key, bytes) => d.parseLogin(key, inbox, bytes),
+    }),
+    ...maced(subject, {
+      kind: "days.v1",
+      name: "relay",
+      samples: [{ day: 20_000, count: 180 }],
+      encode: d.encodeDays,
+      parse: d.parseDays,
+    }),
     linkSlots(subject, commit, vectors),
   ]
 }
@@ -290,17 +307,14 @@ function maced<T>(
   subject: Subject,
   form: {
     readonly kind: string
-    readonly id: ReturnType<Subject["ids"]["deliveryIdOf"]>
+    /** Of what it is a record. */
+    readonly name: string
     readonly samples: readonly T[]
     readonly encode: (key: Uint8Array, value: T) => Uint8Array
-    readonly parse: (
-      key: Uint8Array,
-      id: ReturnType<Subject["ids"]["deliveryIdOf"]>,
-      bytes: Uint8Array,
-    ) => T
+    readonly parse: (key: Uint8Array, bytes: Uint8Array) => T
   },
 ): Target[] {
-  const { kind, id, samples, encode, parse } = form
+  const { kind, name, samples, encode, parse } = form
   const records = samples.map((sample) => encode(recordKey, sample))
   const lines = records.map((record) => Buffer.from(record).toString().slice(0, -66))
   const values = lines.map((line) => JSON.parse(line) as Json)
@@ -323,10 +337,10 @@ function maced<T>(
         const document = readJson(line)
         // A relay never puts a MAC on what is not JSON.
         if (document === undefined || line.includes("\n")) return "refused"
-        const bytes = Buffer.from(`${line}\n${macOf(subject, kind, id, line)}\n`)
+        const bytes = Buffer.from(`${line}\n${macOf(subject, kind, name, line)}\n`)
         return judge(
           [subject.macedRecord.DamagedRecord],
-          () => parse(recordKey, id, new Uint8Array(bytes)),
+          () => parse(recordKey, new Uint8Array(bytes)),
           (found) => {
             const again = Buffer.from(encode(recordKey, found)).toString().slice(0, -66)
             mustHold("one meaning", says(document.value, JSON.parse(again), false, isSame))
@@ -341,7 +355,7 @@ function maced<T>(
       run: (input) =>
         judge(
           [subject.macedRecord.DamagedRecord],
-          () => parse(recordKey, id, mustBeBytes(input)),
+          () => parse(recordKey, mustBeBytes(input)),
           () => {
             const mine = good.has(Buffer.from(mustBeBytes(input)).toString("hex"))
             mustHold("a record nobody made", mine)
