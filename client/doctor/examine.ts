@@ -78,12 +78,18 @@ export async function examineRelay(options: ExamineOptions): Promise<Examination
     findings.push(finding("trusted_proxies", `a proxy speaks to the relay that it ${which}`))
   }
   if (await examiner.hasProbe()) {
-    const inTurn = [examiner.bodies(), examiner.answers(), examiner.ranges()]
-    for (const found of await Promise.all(inTurn)) findings.push(...found)
+    const { headers } = met.answer
+    const sideBySide = [
+      examiner.bodies(),
+      examiner.answers(),
+      examiner.ranges(),
+      examiner.crossOrigin(headers),
+    ]
+    for (const found of await Promise.all(sideBySide)) findings.push(...found)
   } else {
     findings.push(finding("old_relay", "the relay, or a proxy for it, does not know /v1/probe"))
   }
-  findings.push(...(await examiner.crossOrigin(met.answer)), ...(await examiner.health()))
+  findings.push(...(await examiner.health()))
   say(options, { kind: "phase", phase: "being silent for as long as a long poll" })
   findings.push(...(await silence))
   return { origin, relay: info, findings: oneOfEach(findings), isReachable: true }
@@ -291,23 +297,25 @@ class Examiner {
     return [finding("read_timeout", what)]
   }
 
-  async crossOrigin(first: Answer): Promise<Finding[]> {
-    const allowed = first.headers["access-control-allow-origin"]
+  /** By the headers of an ordinary answer, and by what a browser asks first. */
+  async crossOrigin(usual: Answer["headers"]): Promise<Finding[]> {
+    const allowed = usual["access-control-allow-origin"]
     if (allowed !== "*") {
       const said = allowed === undefined ? "nothing" : `'${allowed}'`
       return [finding("cors", `its answers say ${said} of Access-Control-Allow-Origin, not '*'`)]
     }
-    const exposed = words(first.headers["access-control-expose-headers"])
+    const exposed = words(usual["access-control-expose-headers"])
     const missing = ["content-range", "retry-after"].filter((name) => !exposed.has(name))
     if (missing.length > 0) {
       return [finding("cors", `its answers do not expose ${missing.join(", ")}`)]
     }
     const preflight = await this.#try({
       method: "OPTIONS",
-      path: "/v1/uploads",
+      // Of what answers also while the index is rebuilt.
+      path: "/v1/probe",
       headers: {
         origin: "https://pages.example",
-        "access-control-request-method": "POST",
+        "access-control-request-method": "PUT",
         "access-control-request-headers": "authorization,content-type,idempotency-key",
       },
       timeoutMs: answerTimeoutMs,
@@ -319,7 +327,7 @@ class Examiner {
     const isAllowed =
       status < 300 &&
       headers["access-control-allow-origin"] === "*" &&
-      words(headers["access-control-allow-methods"]).has("post") &&
+      words(headers["access-control-allow-methods"]).has("put") &&
       wanted.every((name) => names.has(name))
     return isAllowed
       ? []

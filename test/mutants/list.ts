@@ -599,6 +599,22 @@ const serverMutants: readonly Mutant[] = [
 
 const clientMutants: readonly Mutant[] = [
   {
+    id: "connect-answer-believed",
+    file: "client/proxy-agents.ts",
+    find: "if (status !== 200) {",
+    replace: "if (status === undefined) {",
+    testFile: "test/client/proxies.test.ts",
+    test: "a relay behind an HTTP proxy is not what the proxy says instead of connecting",
+  },
+  {
+    id: "socks5-name-looked-up-here",
+    file: "client/proxies.ts",
+    find: 'if (url.protocol === "socks5:") return',
+    replace: 'if (url.protocol === "gopher:") return',
+    testFile: "test/client/proxies.test.ts",
+    test: "a relay behind a SOCKS5 proxy is reached by socks5 without its name being looked up here",
+  },
+  {
     id: "leaf-check-skipped",
     file: "client/delivery.ts",
     find: "if (!equalBytes(leafHash({ index, part }), leaves.subarray(32 * index, 32 * index + 32))) {",

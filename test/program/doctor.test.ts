@@ -5,11 +5,46 @@ import { pathToFileURL } from "node:url"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { type Authority, type KeyPair, makeAuthority } from "../fronts/certificates.js"
 import { type Fault, type Front, startFront } from "../fronts/front.js"
-import { type Ended, Workshop } from "./processes.js"
+import { createRelay } from "../../server/index.js"
+import { FaultyDisk, systemError } from "../server/faulty-disk.js"
+import { configFor } from "../server/relay-under-test.js"
+import { type Ended, gate, Workshop } from "./processes.js"
 
 const workshop = new Workshop()
 const fronts: Front[] = []
 const ended = new Map<string, Ended>()
+const rebuilding = gate()
+const stops: (() => Promise<void>)[] = []
+
+/** A relay in this process, so that its disk can be made to fail. */
+async function startRelayOn(disk: FaultyDisk, name: string): Promise<string> {
+  const config = configFor(path.join(workshop.folder, name), { publicOrigins: [] })
+  const relay = await createRelay(config, { disk, writeLog: () => undefined })
+  stops.push(() => {
+    disk.before = () => undefined
+    return relay.stop()
+  })
+  return (await relay.start()).url
+}
+
+async function startWithDiskThatRefuses(): Promise<string> {
+  const disk = new FaultyDisk()
+  const url = await startRelayOn(disk, "refusing")
+  disk.before = (operation) => {
+    if (operation === "create") throw systemError("EROFS")
+  }
+  return url
+}
+
+function startThatRebuilds(): Promise<string> {
+  const disk = new FaultyDisk()
+  const list = disk.list.bind(disk)
+  disk.list = async (folder) => {
+    if (folder.endsWith("inboxes")) await rebuilding.passed
+    return list(folder)
+  }
+  return startRelayOn(disk, "rebuilding")
+}
 
 const broken: Readonly<Record<string, { readonly fault: Fault; readonly code: string }>> = {
   "a body limit of 1 MiB less one byte": {
@@ -63,6 +98,8 @@ beforeAll(async () => {
   await add("a URL that the relay was not told of", {})
   const full = await workshop.startRelay("full", ["--disk-headroom", "8000TiB"])
   places.set("a full disk", full.url)
+  places.set("a disk that refuses", await startWithDiskThatRefuses())
+  places.set("an index that is being rebuilt", await startThatRebuilds())
   const untold = await startFront()
   fronts.push(untold)
   const plain = await workshop.startRelay("plain", [
@@ -83,6 +120,8 @@ beforeAll(async () => {
 
 afterAll(async () => {
   for (const front of fronts) front.close()
+  rebuilding.open()
+  for (const stop of stops) await stop()
   await workshop.close()
 })
 
@@ -135,6 +174,8 @@ describe("doctor", () => {
   it("names what is wrong with the relay itself", () => {
     expect(findingsAt("a URL that the relay was not told of")).toEqual(["unknown_origin"])
     expect(findingsAt("a full disk")).toEqual(["disk_full"])
+    expect(findingsAt("a disk that refuses")).toEqual(["disk_refuses"])
+    expect(findingsAt("an index that is being rebuilt")).toEqual(["index"])
     expect(findingsAt("a proxy that the relay was not told of")).toEqual(["trusted_proxies"])
   })
 

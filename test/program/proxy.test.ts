@@ -2,6 +2,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import path from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { startSocks5, startConnectProxy } from "../client/proxy-servers.js"
+import { makeAuthority } from "../fronts/certificates.js"
 import { type Started, Workshop } from "./processes.js"
 
 const workshop = new Workshop()
@@ -54,6 +55,35 @@ describe("the program behind a proxy", () => {
     const ended = await workshop.run("carl", ["init", "--relay", "abc.onion", "--no-passphrase"])
     expect(ended.code).toBe(5)
     expect(ended.stderr).toContain("--proxy socks5h://127.0.0.1:9050")
+  })
+
+  it("trusts a relay's certificate, and no other, behind either kind of proxy", async () => {
+    const { rootFile, whole } = makeAuthority(workshop.folder)
+    const file = (name: string, text: string) => {
+      const place = path.join(workshop.folder, name)
+      writeFileSync(place, text, { mode: 0o600 })
+      return place
+    }
+    const tls = ["--tls-cert", file("chain.pem", whole.certificate)]
+    tls.push("--tls-key", file("key.pem", whole.key))
+    const open = ["--public-url", "https://relay.test", "--registration", "open"]
+    const secure = await workshop.startRelay("secure", [...open, ...tls])
+    const port = portOf(secure.url)
+    const init = ["init", "--relay", "https://relay.test", "--no-passphrase", "-q"]
+    for (const [home, start] of [
+      ["fay", startSocks5],
+      ["gil", startConnectProxy],
+    ] as const) {
+      const proxy = await start({ port })
+      const scheme = start === startSocks5 ? "socks5h" : "http"
+      const env = { KNOTHOLE_PROXY: `${scheme}://${proxy.host}` }
+      const refused = await workshop.run(home, init, { env })
+      expect(refused.code).toBe(5)
+      expect(refused.stderr).toContain("shows a certificate that does not verify")
+      const trusting = { ...env, NODE_EXTRA_CA_CERTS: rootFile }
+      expect(await workshop.run(home, init, { env: trusting })).toMatchObject({ code: 0 })
+      expect(proxy.asked.every((asked) => /\brelay\.test:443$/.test(asked))).toBe(true)
+    }
   })
 
   it("takes no password on the command line, and shows none of a proxy that cannot be meant", async () => {
