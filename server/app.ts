@@ -1,5 +1,10 @@
 // The HTTP face: headers first, then the routes, then one place where failures become answers.
-import express, { type ErrorRequestHandler, type Express, type RequestHandler } from "express"
+import express, {
+  type ErrorRequestHandler,
+  type Express,
+  type Request,
+  type RequestHandler,
+} from "express"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import { FormatError, RelayRefusal } from "../protocol/index.js"
 import type { Clock } from "./clock.js"
@@ -35,6 +40,17 @@ export function createApp(needs: AppNeeds): Express {
   app.set("query parser", false)
   app.enable("case sensitive routing")
   app.enable("strict routing")
+  const refusals = new WeakMap<IncomingMessage, string>()
+  app.use((req, res, next) => {
+    const startedMs = needs.clock.monotonicMs()
+    res.once("close", () => {
+      const code = refusals.get(req)
+      const durationMs = Math.round(needs.clock.monotonicMs() - startedMs)
+      const said = { route: routeOf(req), method: req.method, status: res.statusCode, durationMs }
+      needs.log("request", { ...said, ...(code !== undefined && { code }) }, "debug")
+    })
+    next()
+  })
   app.use(everyRequest)
   app.use((req, _res, next) => {
     // Nothing is held against anybody yet, but a proxy that is not trusted shall be heard of at once.
@@ -51,8 +67,13 @@ export function createApp(needs: AppNeeds): Express {
   app.use(() => {
     throw new RelayRefusal("not_found")
   })
-  app.use(errorHandler(needs))
+  app.use(errorHandler(needs, refusals))
   return app
+}
+
+/** As the table has it; "" where no route was found. */
+function routeOf(req: Request): string {
+  return typeof req.route?.path === "string" ? req.route.path : ""
 }
 
 const everyRequest: RequestHandler = (req, res, next) => {
@@ -70,7 +91,10 @@ const everyRequest: RequestHandler = (req, res, next) => {
   next()
 }
 
-function errorHandler({ log, clock }: AppNeeds): ErrorRequestHandler {
+function errorHandler(
+  { log, clock }: AppNeeds,
+  refusals: WeakMap<IncomingMessage, string>,
+): ErrorRequestHandler {
   // Express knows an error handler by its four parameters.
   return (error: unknown, req, res, _next) => {
     if (error instanceof ClientGone) {
@@ -78,9 +102,10 @@ function errorHandler({ log, clock }: AppNeeds): ErrorRequestHandler {
       return
     }
     const refusal = refusalFor(error)
+    refusals.set(req, refusal.code)
     if (error instanceof DamagedRecord) log("record_refused", failureFields(error), "alarm")
     if (refusal.code === "internal" || refusal.code === "relay_full") {
-      const route = typeof req.route?.path === "string" ? req.route.path : ""
+      const route = routeOf(req)
       log(
         "request_failed",
         { route, method: req.method, status: refusal.status, ...failureFields(error) },

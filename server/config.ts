@@ -5,6 +5,7 @@ import { isAbsolute, join } from "node:path"
 import { GIB, KIB, maxBodyBytes, MIB, relayDefaults } from "../protocol/index.js"
 import { parseConfigFile } from "./config-file.js"
 import { type TrustedProxies, trustedProxiesKind } from "./http/source.js"
+import { type Level, levels } from "./log.js"
 import { editDistance, nearestName } from "./nearest-name.js"
 import {
   choice,
@@ -36,6 +37,8 @@ export interface RelayConfig {
   /** Space on the disk that uploads never touch; by default the larger of 5 % and 2 GiB. */
   readonly diskHeadroomBytes: number | undefined
   readonly requestBytes: number
+  /** Of the log, what is at least as much. */
+  readonly logLevel: Level
   /** Set where the relay speaks TLS itself. */
   readonly tls: TlsFiles | undefined
   /** Proxies whose word is taken for whom they ask for. */
@@ -197,6 +200,11 @@ const settings = {
     defaultText: "none",
     of: ({ trustedProxies }) => (trustedProxies === undefined ? [] : [trustedProxies]),
   }),
+  logLevel: setting("log-level", choice(...levels), {
+    meaning: "the least that is logged",
+    defaultText: "info",
+    of: ({ logLevel }) => [logLevel],
+  }),
 } as const
 
 export const configSettings: readonly ConfigSetting[] = Object.values(settings)
@@ -266,6 +274,7 @@ function resolve(sources: ConfigSources): { readonly config: RelayConfig; readon
       (publicOrigins.length === 0 ? directRequestBytes : relayDefaults.requestBytes),
     tls: resolveTls(given, publicOrigins),
     trustedProxies: last(settings.trustedProxies),
+    logLevel: last(settings.logLevel) ?? "info",
   }
   given.throwProblems()
   return { config, given }

@@ -85,7 +85,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
   const clock = ports.clock ?? systemClock
   const disk = ports.disk ?? nodeDisk
   const random = ports.random ?? systemRandomness
-  const log = createLog(ports.writeLog ?? writeToStderr, clock)
+  const log = createLog(ports.writeLog ?? writeToStderr, clock, config.logLevel)
 
   const certificate =
     config.tls === undefined
@@ -310,7 +310,8 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
           ],
           (name, error) => log(`${name}_failed`, failureFields(error), "alarm"),
         )
-        log("listening", { url })
+        const [publicUrl] = config.publicOrigins
+        log("listening", { url, ...(publicUrl !== undefined && { publicUrl }) })
         const { freeBytes: bytes, totalBytes } = await blobs.space()
         const wantedBytes = headroomBytes(config, totalBytes)
         if (bytes <= wantedBytes) log("no_room_for_uploads", { bytes, wantedBytes }, "warning")

@@ -42,6 +42,7 @@ describe("the relay's settings", () => {
       requestBytes: 4 * 1024 ** 2,
       tls: undefined,
       trustedProxies: undefined,
+      logLevel: "info",
     })
   })
 

@@ -55,6 +55,7 @@ export function configFor(dataFolder: string, change: Partial<RelayConfig> = {})
     requestBytes: 1024 ** 2,
     tls: undefined,
     trustedProxies: undefined,
+    logLevel: "info",
     ...change,
   }
 }
