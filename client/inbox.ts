@@ -1,4 +1,5 @@
 /** An inbox at a relay, from its owner's side: what waits, opening one, taking it, throwing it away. */
+import { readdir, rm } from "node:fs/promises"
 import path from "node:path"
 import {
   encodeInboxQuery,
@@ -25,6 +26,7 @@ import {
   readPiece,
   type Sender,
 } from "./delivery.js"
+import { errorCode } from "./error-code.js"
 import { DeliveryGone, Untrustworthy } from "./errors.js"
 import { type CachedRow, InboxCache } from "./inbox-cache.js"
 import { type CallOptions, say } from "./progress.js"
@@ -36,7 +38,7 @@ import {
 } from "./receive.js"
 import { callOf, meetRelay, type RelayOptions } from "./relay.js"
 import { InboxSession } from "./session.js"
-import { nameFor } from "./state.js"
+import { type ClientState, nameFor } from "./state.js"
 
 export interface InboxRow {
   readonly id: string
@@ -89,6 +91,27 @@ const fewEnvelopes = 20
 const answerWithinSeconds = 30
 /** A listing begins anew when the relay moved the floor between two pages; it will not for ever. */
 const mostListings = 3
+
+/** Erases what is remembered of an identity's inboxes, at every relay. */
+export async function forgetInboxes(options: {
+  state: ClientState
+  inboxId: Uint8Array
+}): Promise<void> {
+  const folder = path.join(options.state.folder, "inboxes")
+  const begun = `${toHex(options.inboxId)}-`
+  for (const name of await namesIn(folder)) {
+    if (name.startsWith(begun)) await rm(path.join(folder, name), { recursive: true, force: true })
+  }
+}
+
+async function namesIn(folder: string): Promise<string[]> {
+  try {
+    return await readdir(folder)
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return []
+    throw error
+  }
+}
 
 /** Logs in when first needed. The relay has to be reachable now, so that its key can be checked. */
 export async function openInbox(options: OpenInboxOptions): Promise<Inbox> {

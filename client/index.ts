@@ -68,6 +68,7 @@ export {
 } from "./contacts.js"
 export type { KnownSenders, Sender } from "./delivery.js"
 export {
+  forgetInboxes,
   type Inbox,
   type InboxRow,
   type ListOptions,

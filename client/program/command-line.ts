@@ -138,7 +138,17 @@ export type IdentityRequest = WithOutput & { readonly command: "identity" } & (
         readonly passphrase: boolean
         readonly newPassphraseFile: string | undefined
       } & IdentityChoice)
-    | ({ readonly action: "move"; readonly relay: string } & IdentityChoice)
+    | ({
+        readonly action: "move"
+        readonly relay: string
+        readonly closeFormer: boolean
+      } & IdentityChoice)
+    | ({
+        readonly action: "remove"
+        /** Leave the inbox at its relay as it is. */
+        readonly keepInbox: boolean
+        readonly yes: boolean
+      } & IdentityChoice)
   )
 
 export interface DoctorRequest extends WithOutput {
@@ -739,11 +749,28 @@ says what, why and how to mend it. Exit: 0 nothing found, 1 findings, 5 no relay
     "open the same inbox at another relay; the old one goes on receiving",
     { twins: identityTwins, examples: ["knothole identity move --relay https://new.example.org"] },
     identity,
-  ).requiredOption("--relay <url>", "the relay where the inbox shall be from now on")
+  )
+    .requiredOption("--relay <url>", "the relay where the inbox shall be from now on")
+    .option("--close-former", "close the old inbox, if nothing waits there any more")
   addOutput(addIdentity(addPassphraseFile(identityMove))).action(
-    (options: CommonOptions & { relay: string }) => {
+    (options: CommonOptions & { relay: string; closeFormer?: boolean }) => {
       const { relay } = options
-      chosen({ command: "identity", action: "move", relay, ...choice(options) })
+      const closeFormer = options.closeFormer === true
+      chosen({ command: "identity", action: "move", relay, closeFormer, ...choice(options) })
+    },
+  )
+  const identityRemove = add(
+    "remove",
+    "close an inbox, with what waits in it, and destroy its key",
+    { twins: identityTwins, examples: ["knothole identity remove -i work"] },
+    identity,
+  )
+    .option("--keep-inbox", "leave the relay alone: where it is gone or the passphrase is lost")
+    .option("--yes", "do not ask for the name to be typed")
+  addOutput(addIdentity(addPassphraseFile(identityRemove))).action(
+    (options: CommonOptions & { keepInbox?: boolean; yes?: boolean }) => {
+      const asked = { keepInbox: options.keepInbox === true, yes: options.yes === true }
+      chosen({ command: "identity", action: "remove", ...asked, ...choice(options) })
     },
   )
 

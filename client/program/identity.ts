@@ -12,17 +12,28 @@ import {
   sealIdentity,
   toHex,
 } from "../../protocol/index.js"
-import type { Bundle } from "../../protocol/index.js"
-import { encodeBackup, openBackup, openState, registerInbox, relayInfo } from "../index.js"
+import type { Bundle, Identity } from "../../protocol/index.js"
+import {
+  closeInbox,
+  encodeBackup,
+  forgetInboxes,
+  openBackup,
+  openInbox,
+  openState,
+  registerInbox,
+  relayInfo,
+  UnknownInbox,
+} from "../index.js"
 import type { OpenedBackup } from "../index.js"
 import { backupInfo } from "../backup.js"
 import { placePrivateFile } from "../private-files.js"
 import type { IdentityRequest } from "./command-line.js"
 import type { Context } from "./context.js"
-import { quoteForShell, showText } from "./display.js"
+import { quoteForShell, showCount, showText } from "./display.js"
 import { KeyProblem, NameTaken, UsageError } from "./errors.js"
 import { explainFailure } from "./failures.js"
 import {
+  destroyKeyFile,
   firstIdentity,
   identityNames,
   identityStage,
@@ -34,7 +45,7 @@ import {
   unlock,
 } from "./identities.js"
 import type { KeyFile } from "./identities.js"
-import { choosePassphrase, openTerminal, openWithPassphrase } from "./prompts.js"
+import { choosePassphrase, openTerminal, openWithPassphrase, terminalOrRefuse } from "./prompts.js"
 import { parseIdentityName } from "./quantities.js"
 import { parseRelay } from "./recipients.js"
 import { readConfig, writeConfig } from "./settings.js"
@@ -53,6 +64,8 @@ export async function manageIdentities(request: IdentityRequest, context: Contex
       return changePassphrase(request, context)
     case "move":
       return moveIdentity(request, context)
+    case "remove":
+      return removeIdentity(request, context)
   }
 }
 
@@ -302,15 +315,18 @@ async function moveIdentity(request: Of<"move">, context: Context): Promise<void
     (origin) => origin !== relay,
   )
   await rememberHome({ paths, name, relay, formerRelays })
+  const left = request.closeFormer
+    ? await closeEmpty({ key, identity, relay, formerRelays }, context)
+    : formerRelays
   const address = addressOf({ bundle, relay })
   const which = name === (readConfig(paths).identity ?? firstIdentity) ? "" : ` -i ${name}`
   output.result(address)
   output.say(
     [
       `Your inbox is at ${relay} from now on, with the same key. Give the new address to those who send to you; whoever has you as a contact adds it with --replace and need not compare words again.`,
-      ...formerRelays.map(
+      ...left.map(
         (origin) =>
-          `What is sent to the old address waits at ${origin} as before. Look there until nothing comes any more:\n  knothole receive${which} --all --relay ${origin}`,
+          `What is sent to the old address waits at ${origin} as before. Look there until nothing comes any more, then close it:\n  knothole receive${which} --all --relay ${origin}\n  knothole identity move${which} --relay ${relay} --close-former`,
       ),
     ].join("\n"),
   )
@@ -318,7 +334,118 @@ async function moveIdentity(request: Of<"move">, context: Context): Promise<void
     name,
     address,
     relay,
-    former_relays: formerRelays,
+    former_relays: left,
     sealed: key.sealed,
   })
+}
+
+/** The former inboxes that were not closed, because something waits in them. */
+async function closeEmpty(
+  options: {
+    readonly key: KeyFile
+    readonly identity: Identity
+    readonly relay: string
+    readonly formerRelays: readonly string[]
+  },
+  context: Context,
+): Promise<string[]> {
+  const { key, identity, relay, formerRelays } = options
+  const { paths, output } = context
+  let left = [...formerRelays]
+  for (const former of formerRelays) {
+    const waiting = await countWaiting(identity, former, context)
+    if (waiting > 0) {
+      output.warn(
+        `${showCount(waiting, "delivery still waits", "deliveries still wait")} at ${former}; it is not closed`,
+      )
+      continue
+    }
+    await close(identity, former, context)
+    left = left.filter((origin) => origin !== former)
+    await rememberHome({ paths, name: key.name, relay, formerRelays: left })
+    output.say(`The inbox at ${former} is closed: who sends to the old address is told so.`)
+  }
+  return left
+}
+
+async function countWaiting(
+  identity: Identity,
+  relay: string,
+  { work, paths }: Context,
+): Promise<number> {
+  return work(async (options) => {
+    const state = openState(paths.stateFolder)
+    const inbox = await openInbox({ identity, relay, state, ...options })
+    try {
+      return (await inbox.list(options)).length
+    } catch (error) {
+      // Closed before, by a run that got no further.
+      if (error instanceof UnknownInbox) return 0
+      throw error
+    } finally {
+      inbox.close()
+    }
+  })
+}
+
+async function close(identity: Identity, relay: string, { work, paths }: Context): Promise<void> {
+  const state = openState(paths.stateFolder)
+  await work((options) => closeInbox({ identity, relay, state, ...options }))
+}
+
+/** The inbox is closed while there is a key to do it with, and the key goes last. */
+async function removeIdentity(request: Of<"remove">, context: Context): Promise<void> {
+  const { paths, output } = context
+  const key = loadKey(request.identity, context)
+  const { name } = key
+  const relays = request.keepInbox
+    ? []
+    : [...(key.relay === undefined ? [] : [key.relay]), ...key.formerRelays]
+  const identity = relays.length === 0 ? undefined : await unlock(key, request.passphraseFile)
+  context.canResume(
+    "The key is still there. Run the same again, or with --keep-inbox if that relay is gone for good.",
+  )
+  let waiting = 0
+  if (identity !== undefined) {
+    for (const relay of relays) waiting += await countWaiting(identity, relay, context)
+  }
+  if (!request.yes) await confirmRemoval({ key, relays, waiting })
+  if (identity !== undefined) {
+    for (const relay of relays) await close(identity, relay, context)
+  }
+  await destroyKeyFile(paths, name)
+  await forgetInboxes({ state: openState(paths.stateFolder), inboxId: key.bundle.inboxId })
+  const config = readConfig(paths)
+  if (config.identity === name) await writeConfig(paths, { ...config, identity: undefined })
+  output.say(
+    `${relays.map((relay) => `The inbox at ${relay} is closed.\n`).join("")}The key of '${name}' is destroyed. Without a backup, nobody can open any more what was sent to it.`,
+  )
+  output.event("identity_removed", { name, address: addressOf(key), closed: relays })
+}
+
+async function confirmRemoval(facts: {
+  readonly key: KeyFile
+  readonly relays: readonly string[]
+  readonly waiting: number
+}): Promise<void> {
+  const { key, relays, waiting } = facts
+  const terminal = terminalOrRefuse(
+    "Write --yes to remove it without being asked; make a backup first with 'knothole identity export FILE'.",
+  )
+  terminal.say(
+    [
+      `This destroys the key of '${key.name}', ${addressOf(key)}.`,
+      ...relays.map(
+        (relay) => `The inbox at ${relay} is closed for ever unless there is a backup.`,
+      ),
+      ...(waiting > 0
+        ? [`${showCount(waiting, "delivery waits", "deliveries wait")} there and will be deleted.`]
+        : []),
+      "",
+    ].join("\n"),
+  )
+  const typed = await terminal.ask("Type its name to do so: ")
+  if (typed.trim() !== key.name) {
+    throw new UsageError(`that is not '${key.name}': nothing was removed`)
+  }
 }

@@ -245,7 +245,7 @@ describe("the command line", () => {
       ..."add list verify remove".split(" ").map((name) => `contact ${name}`),
       "completion",
       "identity",
-      ..."list export import passphrase move".split(" ").map((name) => `identity ${name}`),
+      ..."list export import passphrase move remove".split(" ").map((name) => `identity ${name}`),
     ]) {
       const request = parse(`${command} --help`.trim())
       if (request.command !== "help") throw new Error(`${command}: no help`)

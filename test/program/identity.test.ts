@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
+import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
 import path from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { concatBytes, createIdentity, sealIdentity, sha256 } from "../../protocol/index.js"
@@ -217,5 +217,83 @@ describe("moving", () => {
     expect((await run("stays", "address")).stdout).toBe(`${address}\n`)
     rmSync(inFolder("stays", "identities", "default.json"))
     await fails(2, "no inbox to move from", "stays", ...move)
+  })
+})
+
+describe("the old inbox after a move", () => {
+  it("is closed when nothing waits there any more, and who sends to it is told", async () => {
+    const next = await workshop.startRelay("next-2")
+    const before = await newInbox("leaver")
+    await sendTo(before)
+    const move = ["identity", "move", "--relay", next.url, "--close-former"]
+    const early = await run("leaver", ...move)
+    expect(early.stderr).toContain("1 delivery still waits")
+    await run("leaver", "receive", "--relay", relay.url, "-o", inFolder("left"))
+    const late = await run("leaver", ...move)
+    expect(late.stdout).toBe(early.stdout)
+    expect(late.stderr).toContain(`The inbox at ${relay.url} is closed`)
+    await fails(3, "no inbox", "sender", "send", passphrase, "-r", before)
+    await sendTo(late.stdout.trim())
+    const list = JSON.parse((await run("leaver", "identity", "list", "--json")).stdout)
+    expect(list).toMatchObject([{ former_relays: [] }])
+  })
+})
+
+describe("removing an identity", () => {
+  it("closes its inbox, deletes what waits and destroys the key, once that is confirmed", async () => {
+    const address = await newInbox("ends")
+    const id = await sendTo(address)
+    expect(await waiting("ends")).toEqual([id])
+    await fails(2, "--yes", "ends", "identity", "remove")
+    expect(await waiting("ends")).toEqual([id])
+    const removed = await run("ends", "identity", "remove", "--yes", "--json")
+    const events = removed.stdout
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line))
+    expect(events.at(-2)).toMatchObject({ v: 1, event: "identity_removed", closed: [relay.url] })
+    expect(events.at(-1)).toMatchObject({ event: "done", ok: true })
+    expect(readdirSync(inFolder("ends", "identities"))).toEqual([])
+    expect(readdirSync(inFolder("ends", "state", "inboxes"))).toEqual([])
+    await fails(3, "no inbox", "sender", "send", passphrase, "-r", address)
+    expect((await run("sender", "status", id)).stdout).toBe("taken\n")
+    await fails(2, "no identity here yet", "ends", "inbox")
+    // The name is free again.
+    expect(await newInbox("ends")).not.toBe(address)
+  })
+
+  it("comes back from a backup, with its inbox opened anew", async () => {
+    const address = await newInbox("regrets", "--passphrase-file", passphrase)
+    const backup = inFolder("regrets-backup")
+    await run("regrets", "identity", "export", backup, "--passphrase-file", passphrase)
+    await run("regrets", "identity", "remove", "--yes", "--passphrase-file", passphrase)
+    const back = await run("regrets", "identity", "import", backup, "--passphrase-file", passphrase)
+    expect(back.stderr).toContain("opened anew")
+    const id = await sendTo(address)
+    expect(await waiting("regrets", "--passphrase-file", passphrase)).toEqual([id])
+  })
+
+  it("destroys nothing while the relay cannot be asked, unless the inbox is to stay", async () => {
+    const away = await workshop.startRelay("away-2")
+    await run("offline", "init", "--relay", away.url, "--passphrase-file", passphrase)
+    away.child.kill("SIGTERM")
+    await away.ended
+    const remove = ["identity", "remove", "--yes"]
+    await fails(5, "--keep-inbox", "offline", ...remove, "--passphrase-file", passphrase)
+    expect(existsSync(keyOf("offline"))).toBe(true)
+    await fails(4, "does not open", "offline", ...remove, "--passphrase-file", other)
+    // Its passphrase is not needed for that: it may be lost.
+    await run("offline", ...remove, "--keep-inbox")
+    expect(existsSync(keyOf("offline"))).toBe(false)
+  })
+
+  it("leaves the others alone", async () => {
+    const first = await newInbox("two")
+    const second = await newInbox("two", "--name", "work", "--no-passphrase")
+    await run("two", "identity", "remove", "-i", "work", "--yes")
+    expect((await run("two", "address")).stdout).toBe(`${first}\n`)
+    await fails(2, "there is default", "two", "address", "-i", "work")
+    await fails(3, "no inbox", "sender", "send", passphrase, "-r", second)
+    await sendTo(first)
   })
 })
