@@ -265,20 +265,25 @@ class Watch {
 
   /** What an earlier run noted and did not get to: the rest of a receiving, or the command. */
   async #finishEarlier(there: ReadonlySet<string>): Promise<void> {
-    const { pending } = this.#means
     if (this.#request.exec === undefined) return
-    this.#earlier ??= new Set(await pending.all())
+    this.#earlier ??= new Set(await this.#means.pending.all())
     for (const id of this.#earlier) {
-      if (there.has(id)) continue
-      try {
-        await this.#received(await this.#receive(id))
-      } catch (error) {
-        if (!(error instanceof DeliveryGone)) throw error
-        if (error.reason === "taken" && this.#isAllThere(id)) await this.#runCommand(id)
-        else await pending.drop(id)
-      }
+      if (!there.has(id)) await this.#finishOne(id)
       this.#earlier.delete(id)
     }
+  }
+
+  async #finishOne(id: string): Promise<void> {
+    let result: ReceiveResult
+    try {
+      result = await this.#receive(id)
+    } catch (error) {
+      const wasTaken = error instanceof DeliveryGone && error.reason === "taken"
+      if (wasTaken && this.#isAllThere(id)) await this.#runCommand(id)
+      else await this.#putOff(id, error)
+      return
+    }
+    await this.#received(result)
   }
 
   #isAllThere(id: string): boolean {

@@ -2,6 +2,8 @@ import { once } from "node:events"
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import path from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { openState, send as sendAs } from "../../client/index.js"
+import { createIdentity } from "../../protocol/index.js"
 import { OneRelay, parseEvents } from "./one-relay.js"
 import type { Running } from "./processes.js"
 
@@ -118,6 +120,33 @@ describe("watch", () => {
     expect(stderr.split("is left alone")).toHaveLength(2)
     expect(readdirSync(into)).toEqual([small])
     expect((await one.run(home, "inbox")).stdout).toContain(large)
+  })
+
+  it("leaves alone what claims a contact that it does not come from, and says so once", async () => {
+    const { home, address, into, watch, send } = await somebody()
+    const friend = await one.newInbox("friend")
+    await one.run(home, "contact", "add", "friend", friend)
+    const [known] = await one.events("friend", "address")
+    const fingerprint = Buffer.from(String(known?.["fingerprint"]), "hex")
+    const identity = await createIdentity()
+    const { deliveries } = await sendAs({
+      recipients: [address],
+      sources: [{ kind: "path", path: one.aTree({ a: "forged" }) }],
+      sender: {
+        identity: { ...identity, bundle: { ...identity.bundle, fingerprint } },
+        mode: "signature",
+      },
+      state: openState(one.inFolder("impostor")),
+    })
+    const [forged] = deliveries
+    const watching = watch("--json")
+    await watching.stdout.waitFor(/"refused_sender"/)
+    const id = await send({ a: "true" })
+    await watching.stdout.waitFor(/"received"/)
+    const { stdout } = await end(watching, "SIGTERM")
+    const left = parseEvents(stdout).filter(({ event }) => event === "left")
+    expect(left).toEqual([{ v: 1, event: "left", id: forged?.id, reason: "refused_sender" }])
+    expect(readdirSync(into)).toEqual([id])
   })
 
   it("keeps a folder to one of them", async () => {
