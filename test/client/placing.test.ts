@@ -53,6 +53,13 @@ describe("putting in place", () => {
     expect(readdirSync(where.tree)).toHaveLength(3)
   })
 
+  test("T16 a folder that may be entered is, and a file in it is not replaced", async () => {
+    const where = folders({ "in/a": one, "in/b": one }, { "in/a": two })
+    const plan = planPlacing({ ...where, onExisting: "fail", entersFolders: true })
+    await expect(plan).rejects.toEqual(new DestinationExists([path.join(where.into, "in", "a")]))
+    expect(readTree(where.into)).toEqual(treeOf({ "in/a": two, in: undefined }))
+  })
+
   test("renaming puts a number before the extension", async () => {
     const where = folders(
       { "letter.txt": one, photos: undefined, ".profile": one },
