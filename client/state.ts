@@ -5,6 +5,7 @@
  *     uploads/<resume key>              journal of an unfinished upload; holds secrets
  *     sent/<id>                         what status and revoke need
  *     inboxes/<inbox>-<relay>/          sealed cache and last seen head of an inbox
+ *     watch/<hash of the folder>/       deliveries whose command is still to run
  *     proofs/                           contradictions that a relay signed
  */
 import { mkdirSync, readFileSync } from "node:fs"
