@@ -12,7 +12,7 @@ export function blocksOf(page: string): Block[] {
   let heading = ""
   let open: { language: string; lines: string[] } | undefined
   for (const line of readFileSync(page, "utf8").split("\n")) {
-    const fence = /^```(\w*)$/.exec(line)
+    const fence = /^ *```(\w*)$/.exec(line)
     if (open !== undefined && fence !== null) {
       blocks.push({ heading, language: open.language, text: open.lines.join("\n") })
       open = undefined
