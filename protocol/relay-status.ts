@@ -27,7 +27,15 @@ export interface RelayStatus {
   /** The machine's clock jumped: nothing is deleted for its age until it has been steady for an hour. */
   readonly clockAlarm: boolean
   readonly restoration: Restoration | undefined
+  /**
+   * Requests came by a proxy that is not trusted (`unset`), or that names fewer than it should
+   * (`wrong`): all whom it asks for count as one.
+   */
+  readonly proxyProblem: ProxyProblem | undefined
 }
+
+export const proxyProblems = ["unset", "wrong"] as const
+export type ProxyProblem = (typeof proxyProblems)[number]
 
 export const indexKinds = ["embedded"] as const
 export type IndexKind = (typeof indexKinds)[number]
@@ -55,6 +63,7 @@ export function encodeRelayStatus(status: RelayStatus): JsonObject {
     ...(status.lastSweepMs !== undefined && { last_sweep_ms: status.lastSweepMs }),
     index: { kind: index.kind, state: index.state },
     clock_alarm: status.clockAlarm,
+    ...(status.proxyProblem && { proxy_problem: status.proxyProblem }),
     ...(status.restoration && { restored: encodeRestoration(status.restoration) }),
   }
 }
@@ -81,6 +90,9 @@ export function parseRelayStatus(value: unknown): RelayStatus {
     lastSweepMs: status.has("last_sweep_ms") ? status.count("last_sweep_ms") : undefined,
     index: { kind: index.oneOf("kind", indexKinds), state: index.oneOf("state", indexStates) },
     clockAlarm: status.flag("clock_alarm"),
+    proxyProblem: status.has("proxy_problem")
+      ? status.oneOf("proxy_problem", proxyProblems)
+      : undefined,
     restoration: status.has("restored") ? readRestoration(status.object("restored")) : undefined,
   }
 }

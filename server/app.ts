@@ -4,6 +4,7 @@ import express, {
   type Express,
   type Request,
   type RequestHandler,
+  type Response,
 } from "express"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import { FormatError, RelayRefusal } from "../protocol/index.js"
@@ -14,6 +15,7 @@ import { replyProblem, setCommonHeaders } from "./http/replies.js"
 import { ClientGone } from "./http/requests.js"
 import type { Sources } from "./http/source.js"
 import { failureFields, type Log } from "./log.js"
+import type { Counts, RequestLabels } from "./operator/counts.js"
 import { RangeRefusal } from "./routes/deliveries.js"
 import { rebuilding } from "./routes/relay-info.js"
 import { DamagedRecord } from "./stores/maced-record.js"
@@ -26,6 +28,7 @@ export interface AppNeeds {
   readonly indexed: readonly Route[]
   readonly isReady: () => boolean
   readonly sources: Sources
+  readonly counts: Pick<Counts, "request" | "came">
   readonly log: Log
   readonly clock: Clock
 }
@@ -48,13 +51,14 @@ export function createApp(needs: AppNeeds): Express {
       const durationMs = Math.round(needs.clock.monotonicMs() - startedMs)
       const said = { route: routeOf(req), method: req.method, status: res.statusCode, durationMs }
       needs.log("request", { ...said, ...(code !== undefined && { code }) }, "debug")
+      needs.counts.request(labelsOf(req, res))
     })
     next()
   })
   app.use(everyRequest)
   app.use((req, _res, next) => {
     // Nothing is held against anybody yet, but a proxy that is not trusted shall be heard of at once.
-    needs.sources.of(req)
+    needs.counts.came(needs.sources.of(req).proxy)
     next()
   })
   mount(app, needs.always)
@@ -75,6 +79,15 @@ export function createApp(needs: AppNeeds): Express {
 function routeOf(req: Request): string {
   return typeof req.route?.path === "string" ? req.route.path : ""
 }
+
+/** What a request counts as: a route of the table, and never a method that only its client knows. */
+function labelsOf(req: Request, res: Response): RequestLabels {
+  const route = routeOf(req) || "unknown"
+  const method = methods.includes(req.method) ? req.method : "other"
+  return { route, method, status: res.headersSent ? String(res.statusCode) : "none" }
+}
+
+const methods: readonly string[] = ["GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD"]
 
 const everyRequest: RequestHandler = (req, res, next) => {
   setCommonHeaders(res)

@@ -19,6 +19,7 @@ import {
 import type { Clock } from "./clock.js"
 import { unlessMissing } from "./disk.js"
 import { type DeliveryId, type InboxId, inboxIdBytesOf } from "./ids.js"
+import type { Counts } from "./operator/counts.js"
 import type { BlobStore, Commit } from "./stores/blob-store.js"
 import type { InboxLogs, LogRecord } from "./stores/inbox-log.js"
 import type {
@@ -61,6 +62,7 @@ export interface ChainsNeeds {
   readonly keys: RelayKeys
   readonly clock: Clock
   readonly random: Random
+  readonly counts: Pick<Counts, "delivered" | "ended">
 }
 
 /** So that a burst does not make one write, and one wait for it, without end. */
@@ -189,6 +191,7 @@ async function publishAll(needs: ChainsNeeds, inbox: InboxId, batch: Waiting[]):
     jobs.map(({ publication }) => publication),
   )
   await publishEntries(needs, inbox, entries)
+  needs.counts.delivered(entries.length)
   for (const [at, { waiting }] of jobs.entries()) {
     const entry = entries[at]
     if (entry === undefined) throw new Error("an entry for each publication")
@@ -307,7 +310,7 @@ function placeOf(entry: ChainPlace): ChainPlace {
 }
 
 async function buryAll(
-  { index, logs }: ChainsNeeds,
+  { index, logs, counts }: ChainsNeeds,
   inbox: InboxId,
   batch: readonly Waiting[],
 ): Promise<void> {
@@ -325,6 +328,7 @@ async function buryAll(
     inbox,
     seqs: [...graves.values()].map(({ seq, reason }) => ({ seq, reason })),
   })
+  for (const { reason } of graves.values()) counts.ended(reason)
 }
 
 async function raiseFloor(

@@ -25,6 +25,8 @@ export type { ListenAddress } from "./setting-kinds.js"
 export interface RelayConfig {
   readonly listen: ListenAddress
   readonly dataFolder: string
+  /** Where metrics are served, if anywhere. */
+  readonly operatorListen?: ListenAddress | undefined
   /** Where the operator's commands reach the relay; by default a socket in the data folder. */
   readonly operatorSocket?: string | undefined
   /** Origins that clients may reach this relay by, besides its own loopback ones. */
@@ -138,6 +140,11 @@ const settings = {
     meaning: "where everything is kept",
     defaultText: "the XDG data folder, knothole/relay",
     of: ({ dataFolder }) => [dataFolder],
+  }),
+  operatorListen: setting("operator-listen", listenAddress, {
+    meaning: "where /metrics is served; keep it from strangers",
+    defaultText: "nowhere",
+    of: ({ operatorListen }) => (operatorListen === undefined ? [] : [operatorListen]),
   }),
   operatorSocket: setting("operator-socket", file, {
     meaning: "the socket that 'knothole relay status' asks",
@@ -261,6 +268,7 @@ function resolve(sources: ConfigSources): { readonly config: RelayConfig; readon
   const config = {
     listen,
     dataFolder: dataFolder ?? "",
+    operatorListen: last(settings.operatorListen),
     operatorSocket,
     publicOrigins: [...new Set(publicOrigins)],
     registration: last(settings.registration) ?? (isLocal ? "open" : "closed"),

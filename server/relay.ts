@@ -20,11 +20,12 @@ import { type Disk, isDiskFull, readSmallFile, unlessMissing, writeSyncedFile } 
 import { createFinishing } from "./finishing.js"
 import { PartBuffers } from "./http/buffers.js"
 import { createSources } from "./http/source.js"
-import { createHttpServer } from "./http-server.js"
+import { createHttpServer, type HttpServer } from "./http-server.js"
 import { createIdleInboxes } from "./idle-inboxes.js"
 import { createLog, failureFields } from "./log.js"
 import { createLogins } from "./logins.js"
 import { nodeDisk } from "./node-disk.js"
+import { createCounts } from "./operator/counts.js"
 import { createOperatorApp } from "./operator/app.js"
 import { openOperatorSocket, type OperatorSocket } from "./operator/socket.js"
 import { createStatus } from "./operator/status.js"
@@ -41,7 +42,7 @@ import { startSchedule } from "./schedule.js"
 import { type DataFolder, openDataFolder } from "./stores/data-folder.js"
 import { DiskBlobStore } from "./stores/disk-blob-store.js"
 import { openEmbeddedIndex } from "./stores/embedded-index.js"
-import { bootId } from "./stores/folder-lock.js"
+import { bootId, DataFolderError } from "./stores/folder-lock.js"
 import { openInboxLogs } from "./stores/inbox-log.js"
 import { openLoginRecords } from "./stores/login-records.js"
 import type { RelayIndex } from "./stores/relay-index.js"
@@ -123,7 +124,8 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     index = embedded
 
     const idle = createIdleInboxes({ index, logs, records, days, log })
-    const chains = createChains({ index, blobs, logs, keys, clock, random })
+    const counts = createCounts()
+    const chains = createChains({ index, blobs, logs, keys, clock, random, counts })
     const publishing = createPublishing({ blobs, chains, keys })
     const reservations = createReservations({ index, blobs, config })
     const gate = new UploadGate()
@@ -211,6 +213,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       ],
       isReady: () => isReady,
       sources,
+      counts,
       log,
       clock,
     })
@@ -218,6 +221,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     let stopWatching: (() => void) | undefined
     let stopSchedule: (() => Promise<void>) | undefined
     let operatorSocket: OperatorSocket | undefined
+    let operatorServer: HttpServer | undefined
     let lastSweepMs: number | undefined
     const status = createStatus({
       config,
@@ -226,12 +230,32 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       blobs,
       index,
       restoration,
+      proxyProblem: () => counts.proxyProblem(),
       indexKind: "embedded",
       indexState: () => (isReady ? "ready" : hasFailed ? "failed" : "rebuilding"),
       url: () => (bound === undefined ? "" : urlOf(bound, config)),
       connections: () => server.connections(),
       lastSweepMs: () => lastSweepMs,
     })
+
+    async function startMetrics(listen: ListenAddress): Promise<void> {
+      // Loaded where it is wanted only.
+      const { createMetricsApp } = await import("./operator/metrics.js")
+      const metrics = createHttpServer(createMetricsApp({ status, counts }), clock)
+      let at: ListenAddress
+      try {
+        at = await metrics.start(listen)
+      } catch (error) {
+        throw new DataFolderError(
+          `--operator-listen: ${listen.host}:${listen.port} cannot be listened on; choose another port or address`,
+          { cause: error },
+        )
+      }
+      operatorServer = metrics
+      const isOpen = loopbackOrigins(at).length === 0
+      log("metrics_listening", { url: urlOf(at, { tls: undefined }) }, isOpen ? "warning" : "info")
+      if (isOpen) log("metrics_open_to_others", {}, "alarm")
+    }
 
     async function sweepNow(): Promise<void> {
       if (watch.isSuspicious()) {
@@ -266,6 +290,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       stopping.abort()
       try {
         await operatorSocket?.close()
+        await operatorServer?.stop()
         await server.stop()
         await stopSchedule?.()
         await ready.catch(() => undefined)
@@ -292,8 +317,10 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
           listener: createOperatorApp({ status, log }),
         })
         try {
+          if (config.operatorListen !== undefined) await startMetrics(config.operatorListen)
           bound = await server.start(config.listen)
         } catch (error) {
+          await operatorServer?.stop()
           await operatorSocket.close()
           throw error
         }
@@ -334,7 +361,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
   }
 }
 
-function urlOf({ host, port }: ListenAddress, { tls }: RelayConfig): string {
+function urlOf({ host, port }: ListenAddress, { tls }: Pick<RelayConfig, "tls">): string {
   const scheme = tls === undefined ? "http" : "https"
   return new URL(`${scheme}://${host.includes(":") ? `[${host}]` : host}:${port}`).origin
 }

@@ -2,7 +2,12 @@
 import { Command, CommanderError } from "commander"
 import { get, type IncomingMessage } from "node:http"
 import { text as readAll } from "node:stream/consumers"
-import { FormatError, parseRelayStatus, type RelayStatus } from "../../protocol/index.js"
+import {
+  FormatError,
+  parseRelayStatus,
+  type ProxyProblem,
+  type RelayStatus,
+} from "../../protocol/index.js"
 import { errorCode } from "../error-code.js"
 import { NotARelay, RelayUnreachable } from "../errors.js"
 import { isoTime, showCount, showDuration, showSize, showText, showTime } from "./display.js"
@@ -156,6 +161,7 @@ function statusLines(status: RelayStatus, nowMs: number): string[] {
     ],
     ["index", `${index.kind}, ${indexMeanings[index.state]}`],
     ["clock", status.clockAlarm ? clockMeaning : "steady"],
+    ["proxies", proxyMeanings[status.proxyProblem ?? "none"]],
     ...(restoration === undefined
       ? []
       : [
@@ -172,6 +178,12 @@ const indexMeanings: Readonly<Record<RelayStatus["index"]["state"], string>> = {
   ready: "ready",
   rebuilding: "being rebuilt: clients are asked to wait",
   failed: "could not be rebuilt: the log says why, and clients are turned away",
+}
+
+const proxyMeanings: Readonly<Record<ProxyProblem | "none", string>> = {
+  none: "nothing amiss",
+  unset: "one speaks and --trusted-proxies is not set: all whom it asks for count as one",
+  wrong: "one names fewer than --trusted-proxies says: all whom it asks for count as one",
 }
 
 const clockMeaning = "jumped: nothing is deleted for its age until it has kept step for an hour"
@@ -195,6 +207,7 @@ function statusFields(status: RelayStatus): object {
     last_sweep: lastSweepMs === undefined ? null : isoTime(lastSweepMs),
     index,
     clock_alarm: status.clockAlarm,
+    proxy_problem: status.proxyProblem ?? null,
     restored: restoration
       ? { at: isoTime(restoration.restoredMs), backup: isoTime(restoration.backupMs) }
       : null,

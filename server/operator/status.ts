@@ -19,6 +19,7 @@ export interface StatusNeeds {
   readonly connections: () => Promise<number>
   readonly lastSweepMs: () => number | undefined
   readonly restoration: Restoration | undefined
+  readonly proxyProblem: () => RelayStatus["proxyProblem"]
 }
 
 /** The relay's status at any time from now on; its uptime counts from now. */
@@ -46,6 +47,7 @@ export function createStatus(needs: StatusNeeds): () => Promise<RelayStatus> {
       index: { kind: needs.indexKind, state: needs.indexState() },
       clockAlarm: watch.isSuspicious(),
       restoration: needs.restoration,
+      proxyProblem: needs.proxyProblem(),
     }
   }
 }

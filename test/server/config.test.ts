@@ -31,6 +31,7 @@ describe("the relay's settings", () => {
     expect(load()).toEqual({
       listen: { host: "127.0.0.1", port: 8787 },
       dataFolder: "/home/somebody/.local/share/knothole/relay",
+      operatorListen: undefined,
       operatorSocket: undefined,
       publicOrigins: [],
       registration: "open",

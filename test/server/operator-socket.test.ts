@@ -72,6 +72,17 @@ describe("the operator's socket", () => {
     expect(await askStatus(socket)).toMatchObject({ clockAlarm: true })
   })
 
+  it("tells of a proxy that speaks and is not trusted", async () => {
+    under = await openRelay()
+    await under.relay.start()
+    const socket = join(under.folder, "operator.sock")
+    await under.client.get("/v1/relay").expect(200)
+    expect(await askStatus(socket)).toMatchObject({ proxyProblem: undefined })
+    await under.client.get("/v1/relay").set("X-Forwarded-For", "192.0.2.1").expect(200)
+    await under.client.get("/v1/relay").expect(200)
+    expect(await askStatus(socket)).toMatchObject({ proxyProblem: "unset" })
+  })
+
   it("counts what is there, by the store, after every kind of change and after a restart", async () => {
     under = await openRelay()
     const [alice, bob] = [await personAt(0), await personAt(1)]
