@@ -120,6 +120,9 @@ export function embeddedInboxes({ db, now, step }: Embedded): InboxIndex & Recla
 
     removeInbox(inbox) {
       return step(() => {
+        const state = db.inboxes.get(inbox)
+        if (state !== undefined)
+          addToTally(db, { inboxes: -1, waiting: difference(none, state.used) })
         dropEntries(inbox, 0, Infinity)
         for (const { key } of snapshot(db.shares.getRange(named(inbox)))) void db.shares.remove(key)
         for (const { key } of snapshot(db.accepting.getRange(named(inbox)))) {
