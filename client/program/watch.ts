@@ -128,6 +128,7 @@ class Watch {
 
   async #isBack(): Promise<void> {
     const { output } = this.#context
+    output.restProgress()
     if (!this.#hasListed) {
       const { folder } = this.#request
       output.say(
