@@ -8,9 +8,14 @@ import {
   random,
   x25519KeyPair,
 } from "../../protocol/index.js"
-import { ManualClock } from "../server/manual-clock.js"
+import type { ManualClock } from "../server/manual-clock.js"
 import { personAt } from "../server/people.js"
-import { changed, openRelay, origin, type RelayUnderTest } from "../server/relay-under-test.js"
+import {
+  changed,
+  openRelayWithInboxes,
+  origin,
+  type RelayUnderTest,
+} from "../server/relay-under-test.js"
 
 const minuteMs = 60_000
 
@@ -21,12 +26,7 @@ describe("logging in without the right", () => {
   let clock: ManualClock
 
   beforeEach(async () => {
-    clock = new ManualClock()
-    under = await openRelay({ ports: { clock } })
-    alice = await personAt(0)
-    bob = await personAt(1)
-    await under.client.register(alice)
-    await under.client.register(bob)
+    ;({ under, clock, alice, bob } = await openRelayWithInboxes())
   })
 
   afterEach(() => under.remove())

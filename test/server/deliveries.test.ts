@@ -9,12 +9,11 @@ import {
   random,
   toHex,
 } from "../../protocol/index.js"
-import { ManualClock } from "./manual-clock.js"
-import { personAt } from "./people.js"
+import type { ManualClock } from "./manual-clock.js"
 import {
   leavesOf,
   makeDelivery,
-  openRelay,
+  openRelayWithInboxes,
   partOf,
   type RelayUnderTest,
   type StartedUpload,
@@ -35,12 +34,7 @@ describe("deliveries", () => {
   let session: string
 
   beforeEach(async () => {
-    clock = new ManualClock()
-    under = await openRelay({ ports: { clock } })
-    alice = await personAt(0)
-    bob = await personAt(1)
-    await under.client.register(alice)
-    await under.client.register(bob)
+    ;({ under, clock, alice, bob } = await openRelayWithInboxes())
     delivery = makeDelivery([alice, bob], { bodyLength: 3_000_000, manifestLength: 1_500_000 })
     sent = await under.client.send(delivery)
     session = await under.client.login(alice)

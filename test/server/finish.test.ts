@@ -14,9 +14,14 @@ import {
   toHex,
   verifyReceipt,
 } from "../../protocol/index.js"
-import { ManualClock } from "./manual-clock.js"
+import type { ManualClock } from "./manual-clock.js"
 import { personAt } from "./people.js"
-import { makeDelivery, openRelay, partOf, type RelayUnderTest } from "./relay-under-test.js"
+import {
+  makeDelivery,
+  openRelayWithInboxes,
+  partOf,
+  type RelayUnderTest,
+} from "./relay-under-test.js"
 
 const dayMs = 86_400_000
 
@@ -28,12 +33,9 @@ describe("finishing", () => {
   let clock: ManualClock
 
   beforeEach(async () => {
-    clock = new ManualClock()
-    under = await openRelay({ ports: { clock } })
-    alice = await personAt(0)
-    bob = await personAt(1)
+    ;({ under, clock, alice, bob } = await openRelayWithInboxes())
     wide = await personAt(2)
-    for (const person of [alice, bob, wide]) await under.client.register(person)
+    await under.client.register(wide)
   })
 
   afterEach(() => under.remove())

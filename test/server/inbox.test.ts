@@ -12,9 +12,8 @@ import {
   toHex,
   verifyHead,
 } from "../../protocol/index.js"
-import { ManualClock } from "./manual-clock.js"
-import { personAt } from "./people.js"
-import { makeDelivery, openRelay, type RelayUnderTest } from "./relay-under-test.js"
+import type { ManualClock } from "./manual-clock.js"
+import { makeDelivery, openRelayWithInboxes, type RelayUnderTest } from "./relay-under-test.js"
 
 /** The chain's head as a client computes it from a whole listing. */
 function foldedHead({ floor, entries }: InboxPage): Uint8Array {
@@ -34,12 +33,7 @@ describe("the inbox", () => {
   let session: string
 
   beforeEach(async () => {
-    clock = new ManualClock()
-    under = await openRelay({ ports: { clock } })
-    alice = await personAt(0)
-    bob = await personAt(1)
-    await under.client.register(alice)
-    await under.client.register(bob)
+    ;({ under, clock, alice, bob } = await openRelayWithInboxes())
     session = await under.client.login(alice)
   })
 

@@ -38,6 +38,8 @@ import {
 } from "../../protocol/index.js"
 import type { FinishReply, InboxPage, StartUploadReply } from "../../protocol/index.js"
 import { createRelay, type Relay, type RelayConfig, type RelayPorts } from "../../server/index.js"
+import { ManualClock } from "./manual-clock.js"
+import { personAt } from "./people.js"
 
 export const origin = "https://relay.test"
 
@@ -108,6 +110,23 @@ export async function openRelay(
       rmSync(folder, { recursive: true, force: true })
     },
   }
+}
+
+export interface RelayWithInboxes {
+  readonly under: RelayUnderTest
+  readonly clock: ManualClock
+  readonly alice: Identity
+  readonly bob: Identity
+}
+
+/** A relay on a clock that stands still, with an inbox each for two people. */
+export async function openRelayWithInboxes(): Promise<RelayWithInboxes> {
+  const clock = new ManualClock()
+  const under = await openRelay({ ports: { clock } })
+  const [alice, bob] = [await personAt(0), await personAt(1)]
+  await under.client.register(alice)
+  await under.client.register(bob)
+  return { under, clock, alice, bob }
 }
 
 /** A sealed sending as far as a relay can tell: its envelopes have the right shape and open nothing. */
