@@ -1,5 +1,5 @@
 /**
- * The only place that speaks HTTP. It knows how to ask and how to take no for an answer: problem
+ * The only place that speaks HTTP, but for doctor/asking.ts, which wants to see what is hidden here. It knows how to ask and how to take no for an answer: problem
  * documents become RelayRefusal, silence becomes RelayUnreachable, anything that no relay would say
  * becomes NotARelay. What the routes mean is the callers' business.
  *

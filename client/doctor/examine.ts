@@ -42,8 +42,8 @@ export interface Examination {
 }
 
 const answerTimeoutMs = 20_000
-/** A mebibyte over 50 KiB a second. */
-const bodyTimeoutMs = 25_000
+/** A mebibyte at 26 KiB a second. */
+const bodyTimeoutMs = 40_000
 /** Far longer than a byte takes, so that a slow line is not taken for a proxy that keeps things back. */
 const pauseMs = 3_000
 const heldBackMs = pauseMs / 2
@@ -53,7 +53,7 @@ const smallBodyBytes = 64 * KIB
 /** A proxy that minds an announced length says so at once. */
 const refusalTimeMs = 3_000
 
-/** Takes about as long as a long poll and never more than two minutes. */
+/** Takes about as long as a long poll, and at worst, with every step out of time, four minutes. */
 export async function examineRelay(options: ExamineOptions): Promise<Examination> {
   const origin = parseOrigin(options.relay)
   const asker = new Asker(origin, options)
@@ -219,6 +219,8 @@ class Examiner {
     const largest = await this.#put(requestBytes)
     if (largest.kind !== "through") {
       const size = `${(requestBytes / KIB).toLocaleString("en-US")} KiB`
+      // A slow line is nobody's limit.
+      if (largest.isLate) return probeFailed(`a request of ${size}`, largest)
       return finding(
         "body_limit",
         `a request of ${size}, which the relay offers, is refused (${largest.said})`,
@@ -352,7 +354,7 @@ class Examiner {
     pauseMs?: number,
   ): Promise<
     | { readonly kind: "through"; readonly reply: ProbeReply }
-    | { readonly kind: "refused"; readonly said: string }
+    | { readonly kind: "refused"; readonly said: string; readonly isLate: boolean }
   > {
     const answer = await this.#try({
       method: "PUT",
@@ -360,14 +362,17 @@ class Examiner {
       body: { lengthBytes, ...(pauseMs !== undefined && { pauseMs }) },
       timeoutMs: bodyTimeoutMs,
     })
-    if (answer instanceof Error) return { kind: "refused", said: connectionTrouble(answer) }
-    if (answer.status !== 200) return { kind: "refused", said: `status ${answer.status}` }
+    if (answer instanceof Error) {
+      const isLate = errorCode(answer) === "ETIMEDOUT"
+      return { kind: "refused", said: connectionTrouble(answer), isLate }
+    }
+    if (answer.status !== 200) return refused(`status ${answer.status}`)
     try {
       const value: unknown = JSON.parse(new TextDecoder().decode(answer.body))
       return { kind: "through", reply: parseProbeReply(value) }
     } catch (error) {
       if (!(error instanceof FormatError) && !(error instanceof SyntaxError)) throw error
-      return { kind: "refused", said: "an answer that is not the relay's" }
+      return refused("an answer that is not the relay's")
     }
   }
 
@@ -380,6 +385,10 @@ class Examiner {
       return asError(error)
     }
   }
+}
+
+function refused(said: string): { kind: "refused"; said: string; isLate: boolean } {
+  return { kind: "refused", said, isLate: false }
 }
 
 function probePath(waitSeconds: number, pause: number): string {

@@ -63,8 +63,10 @@ async function pass(input: {
   }
   const length = Number(request.headers["content-length"] ?? 0)
   if (fault.bodyLimit !== undefined && length > fault.bodyLimit) {
-    response.writeHead(413, { "content-type": "text/html", connection: "close" })
+    response.writeHead(413, { "content-type": "text/html" })
     response.end("<html>413 Request Entity Too Large</html>")
+    // As nginx does: whoever still sends would not read the answer if it were cut off.
+    request.resume()
     return
   }
   const headers: http.IncomingHttpHeaders = { ...request.headers, "x-forwarded-for": "192.0.2.1" }
