@@ -33,11 +33,13 @@ const parserFiles =
   "bytes json identity key-file header manifest paths envelope payload link records report messages refusals"
     .split(" ")
     .map((name) => `protocol/${name}.js`)
-    .concat("server/config.js", "server/ids.js", "server/http/finish-body.js")
+    .concat("server/config-file.js", "server/setting-kinds.js", "server/ids.js")
+    .concat("server/http/finish-body.js")
     .concat("server/stores/delivery-records.js", "server/stores/maced-record.js")
 
 /** Where parsing is one business among others: the functions that parse or verify. */
 const parserFunctions: Readonly<Record<string, readonly string[]>> = {
+  "server/config.js": ["loadConfig", "showConfig", "resolve", "resolveTls"],
   "server/stores/inbox-log.js": ["read", "parseLog", "foldLog"],
   "client/append-log.js": ["reopenLog", "wholeRecords"],
   "client/chain.js": ["verifyListing", "listed"],

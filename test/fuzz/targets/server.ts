@@ -53,6 +53,10 @@ function configs({ config, errors }: Subject): Target {
       },
     },
     {
+      flags: { tlsCert: "/etc/relay.pem", tlsKey: "/etc/relay.key", logLevel: "warn" },
+      env: { HOME: "/home/relay", KNOTHOLE_PUBLIC_URL: "https://relay.example" },
+    },
+    {
       flags: { config: "/etc/relay" },
       env: { KNOTHOLE_KEEP: "30d" },
       file: '# a comment\nKNOTHOLE_DATA="/srv/relay"\nKNOTHOLE_KEEP = 7d\nKNOTHOLE_TRUSTED_PROXIES=1\n',
@@ -77,6 +81,7 @@ function configs({ config, errors }: Subject): Target {
         },
         (found) => {
           const { listen, keepMs, deliveryBytes, inboxBytes, inboxDeliveries, requestBytes } = found
+          mustHold("it can be shown", config.showConfig(sources).includes("KNOTHOLE_LISTEN="))
           mustHold("a port", isCount(listen.port, 0, 65_535) && listen.host !== "")
           mustHold("a folder", found.dataFolder !== "" && !found.dataFolder.includes("\0"))
           mustHold("a time to keep", isCount(keepMs, 60_000, 30 * 86_400_000))
