@@ -44,6 +44,7 @@ import { DestinationExists, DestinationNotFolder, DiskFull, Untrustworthy } from
 import { type Placement, placeFiles, planUnits, segmentsOf, type Unit } from "./layout.js"
 import { checkWritable, existingNames, type OnExisting, placeAll, planPlacing } from "./placing.js"
 import { errorCode } from "./error-code.js"
+import { PackedCopies } from "./packed-copies.js"
 import { syncFolder } from "./private-files.js"
 import { asError, type CallOptions, say } from "./progress.js"
 import {
@@ -640,7 +641,8 @@ class Receiving {
     const from = unit.bodyOffset
     const to = from + unit.length
     const segments = segmentsOf(from, to, (part) => this.#partInHand(part).slot)
-    const pieces = unit.pieces.map((piece) => this.#pieceOf(piece, journal))
+    const copies = new PackedCopies(24 * unit.pieces.length + 16 * unit.chunkCount)
+    const pieces = unit.pieces.map((piece) => this.#pieceOf(piece, copies, journal))
     const { result } = await pool.open({ kind: "open", pieces, segments })
     const { failed, renamed } = await result
     for (const part of rangeOfParts(from, to)) {
@@ -666,7 +668,11 @@ class Receiving {
     if (this.#unsyncedBytes >= syncEveryBytes) this.#syncInBackground(journal)
   }
 
-  #pieceOf(piece: Unit["pieces"][number], journal: ReceiveJournal): OpenPiece {
+  #pieceOf(
+    piece: Unit["pieces"][number],
+    copies: PackedCopies,
+    journal: ReceiveJournal,
+  ): OpenPiece {
     const entry = this.#manifest.entries[piece.file]
     const place = this.#placement.files[piece.file]
     if (entry?.type !== "file" || place === undefined) throw new RangeError("no such file")
@@ -677,11 +683,12 @@ class Receiving {
       isWindowsLike: this.#traits.isWindowsLike,
       fileOffset: piece.fileOffset,
       length: piece.length,
-      // Copies: what is posted to a thread takes the whole buffer behind a view along, and behind these
-      // is the manifest.
-      key: entry.key.slice(),
-      nonce: entry.nonce.slice(),
-      chunkMacs: entry.chunkMacs.slice(16 * piece.chunk, 16 * (piece.chunk + piece.chunkCount)),
+      // Copies, because behind these is the manifest.
+      key: copies.copy(entry.key),
+      nonce: copies.copy(entry.nonce),
+      chunkMacs: copies.copy(
+        entry.chunkMacs.subarray(16 * piece.chunk, 16 * (piece.chunk + piece.chunkCount)),
+      ),
     }
     if (this.#failed.has(piece.file)) return { ...base, target: "nowhere", mode: undefined }
     if (isWhole) return { ...base, target: "new", mode: this.#modeOf(entry) }

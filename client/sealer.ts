@@ -19,6 +19,9 @@ const worthThreadsBytes = 8 * 1024 * 1024
 /** Queued at a thread: the one it works on and the next, so that it never waits for us. */
 const queueLength = 2
 
+/** A thread makes little that lives longer than a unit; left alone, its heap takes 48 MiB before it looks. */
+const threadYoungMiB = 8
+
 interface Waiting {
   resolve: (result: UnitResult) => void
   reject: (error: Error) => void
@@ -58,6 +61,7 @@ export class SealingPool {
     const workerData: ThreadData = { buffers: this.#slots.buffers, writeTurn: this.#writeTurn }
     const worker = new Worker(new URL("./sealing-worker.js", import.meta.url), {
       workerData,
+      resourceLimits: { maxYoungGenerationSizeMb: threadYoungMiB },
     })
     const ended = new Promise<void>((resolve) => {
       worker.once("exit", () => resolve())

@@ -21,6 +21,7 @@ import { SourceChanged, SourceUnusable, Untrustworthy } from "./errors.js"
 import { type Placement, planUnits, segmentsOf, type Unit } from "./layout.js"
 import { asError, type CallOptions, notice, say } from "./progress.js"
 import { ProxyLimit, type RelayClient } from "./relay-client.js"
+import { PackedCopies } from "./packed-copies.js"
 import type { ScannedEntry } from "./scan.js"
 import type { SealingPool } from "./sealer.js"
 import { json } from "./session.js"
@@ -211,6 +212,7 @@ export class BodyUpload {
 
   async #sealUnit(unit: Unit, track: (done: Promise<void>) => void): Promise<void> {
     const { entries, journal } = this.#options
+    const copies = new PackedCopies(24 * unit.pieces.length)
     const pieces = unit.pieces.map((piece): SealPiece => {
       const entry = entries[piece.file]
       const secrets = journal.fileSecrets[piece.file]
@@ -221,10 +223,9 @@ export class BodyUpload {
         mark: entry.mark,
         fileOffset: piece.fileOffset,
         length: piece.length,
-        // Copies: what is posted to a thread takes the whole buffer behind a view along, and behind
-        // those of a resumed upload is its journal.
-        key: secrets.key.slice(),
-        nonce: secrets.nonce.slice(),
+        // Copies, because behind those of a resumed upload is its journal.
+        key: copies.copy(secrets.key),
+        nonce: copies.copy(secrets.nonce),
       }
     })
     await this.#seal(pieces, { ...unit, track })
