@@ -53,7 +53,7 @@ function configs({ config, errors }: Subject): Target {
       },
     },
     {
-      flags: { tlsCert: "/etc/relay.pem", tlsKey: "/etc/relay.key", logLevel: "warn" },
+      flags: { tlsCert: "/etc/relay.pem", tlsKey: "/etc/relay.key", logLevel: "warning" },
       env: { HOME: "/home/relay", KNOTHOLE_PUBLIC_URL: "https://relay.example" },
     },
     {
