@@ -183,6 +183,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
         await rebuildIndex(recoveryNeeds)
         await embedded.setMarker(marker)
       }
+      await embedded.keepSpare()
       isReady = true
       // A backup says by this when it was made.
       await unlessFull(watch.save())
@@ -265,6 +266,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       await sweep({ blobs, chains, idle, deliveries, index: embedded, keys, log, random }, nowMs())
       await logs.keepReserve()
       await folder.reserve.keep()
+      await embedded.keepSpare()
       await watch.save()
       lastSweepMs = nowMs()
     }

@@ -50,6 +50,8 @@ export interface Tables {
   readonly sessions: Database<StoredSession, string>
   readonly sessionsOf: Database<true, [string, string]>
   readonly spent: Database<number, string>
+  /** What only takes up room, for a moment (embedded-index.ts). */
+  readonly spare: Database<Uint8Array, number>
   /** One value, under "all". */
   readonly tally: Database<Tally, string>
 }
@@ -88,6 +90,7 @@ export function openTables(path: string): Tables {
     sessions: root.openDB({ name: "sessions" }),
     sessionsOf: root.openDB({ name: "sessions-of" }),
     spent: root.openDB({ name: "spent" }),
+    spare: root.openDB({ name: "spare" }),
     tally: root.openDB({ name: "tally" }),
   }
 }

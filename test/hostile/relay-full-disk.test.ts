@@ -5,6 +5,7 @@ import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeSy
 import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
 import { random } from "../../protocol/index.js"
+import { openEmbeddedIndex } from "../../server/stores/embedded-index.js"
 import { Workshop } from "../program/processes.js"
 
 const workshop = new Workshop()
@@ -36,6 +37,36 @@ function fill(file: string): number {
   }
   return statSync(file).size
 }
+
+describe("the index on a full disk", () => {
+  it.runIf(isMounted)(
+    "takes small steps in the room it kept, and names what is wrong",
+    async () => {
+      const filler = join(small, "filler")
+      const path = join(small, "index")
+      const index = openEmbeddedIndex({ path, now: Date.now })
+      const careless = openEmbeddedIndex({ path: `${path} 2`, now: Date.now })
+      try {
+        await index.keepSpare()
+        fill(filler)
+        for (let at = 0; at < 300; at++) await index.setMarker(`marker ${at}`)
+        expect(await index.marker()).toBe("marker 299")
+        const steps = async () => {
+          for (let at = 0; at < 300; at++) await careless.setMarker(`marker ${at}`)
+        }
+        await expect(steps()).rejects.toMatchObject({ code: "ENOSPC" })
+        // There is no room to keep, which is no reason to fail.
+        await index.keepSpare()
+      } finally {
+        await index.close()
+        await careless.close()
+        rmSync(filler)
+        rmSync(path, { recursive: true })
+        rmSync(`${path} 2`, { recursive: true })
+      }
+    },
+  )
+})
 
 describe("a relay on a full disk", () => {
   it.runIf(isMounted)(
@@ -71,6 +102,8 @@ describe("a relay on a full disk", () => {
       const [first, second, third] = JSON.parse(
         (await workshop.run("alice", ["inbox", "--json"])).stdout,
       ).map(({ id }: { id: string }) => id)
+      // What the relay's start gave up and did not use is gone as well now.
+      fill(filler)
       const folder = join(workshop.folder, "received")
       const received = await workshop.run("alice", ["receive", first, "-o", folder])
       expect(received).toMatchObject({ code: 0 })
