@@ -157,7 +157,7 @@ const settings = {
     repeatable: true,
     of: ({ publicOrigins }) => publicOrigins,
   }),
-  registration: setting("registration", choice("open", "closed"), {
+  registration: setting("registration", choice(["open", "closed"]), {
     meaning: "whether anyone may open an inbox",
     defaultText: "open only without a public URL that others reach",
     of: ({ registration }) => [registration],
@@ -207,8 +207,8 @@ const settings = {
     defaultText: "none",
     of: ({ trustedProxies }) => (trustedProxies === undefined ? [] : [trustedProxies]),
   }),
-  logLevel: setting("log-level", choice(...levels), {
-    meaning: "the least that is logged",
+  logLevel: setting("log-level", choice(levels, "LEVEL"), {
+    meaning: "the least that is logged: debug, info, warning or alarm",
     defaultText: "info",
     of: ({ logLevel }) => [logLevel],
   }),

@@ -71,9 +71,13 @@ export const origin: Kind<string> = {
   encode: (value) => value,
 }
 
-export function choice<T extends string>(...values: readonly T[]): Kind<T> {
+/** `form` where the values themselves would be too long for one column of help. */
+export function choice<const T extends string>(
+  values: readonly T[],
+  form: string = values.join("|"),
+): Kind<T> {
   return {
-    form: values.join("|"),
+    form,
     bounds: values.join(", "),
     parse(text) {
       const value = values.find((one) => one === text)

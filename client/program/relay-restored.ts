@@ -43,16 +43,16 @@ function parseRestoredArgs(args: readonly string[]): RestoredArgs {
   let text = ""
   const command = new Command("knothole relay restored")
     .description(
-      "Say that the data folder is a backup that was put back, before the relay starts in it.\n" +
-        "The relay then says so to clients that have seen more, which would otherwise report it\n" +
-        "for rewriting their history.",
+      "Say that the data folder is a backup that was put back, before the relay\n" +
+        "starts in it. The relay then says so to clients that have seen more, which\n" +
+        "would otherwise report it for rewriting their history.",
     )
     .option("--data <dir>", "the relay's data folder, if it is not the usual one")
     .option("--config <file>", "the relay's file of settings, to find it in")
     .option("--made <time>", "when the backup was made (default: as its files tell)", parseMade)
     .option("--json", "print events as JSON, one a line")
     .helpOption("-h, --help", "print this")
-    .configureHelp({ helpWidth })
+    .configureHelp({ helpWidth, minWidthToWrap: 20 })
     .allowExcessArguments(false)
     .exitOverride()
     .configureOutput({ writeOut: (written) => (text += written), writeErr: () => {} })

@@ -210,7 +210,7 @@ export function describeRelay(settings: readonly RelaySetting[]): Command {
   const command = new Command("knothole relay")
     .description("Run a relay in the foreground; SIGTERM or Ctrl-C lets it finish and ends it.")
     .helpOption("-h, --help", "print this")
-    .configureHelp({ helpWidth })
+    .configureHelp({ helpWidth, minWidthToWrap: 20 })
     .allowExcessArguments(false)
     .addHelpText(
       "after",

@@ -48,4 +48,4 @@ test("an inbox is moved by the commands of its page, and nothing sent to either 
   await knothole("owner", [...move, "--close-former"])
   const refused = await workshop.run("sender", ["send", `${letter}-late`, "-r", before, "--fresh"])
   expect(refused.code).toBe(3)
-})
+}, 120_000)

@@ -242,6 +242,9 @@ describe("the relay's settings", () => {
   it("are what --help lists, and the other way round", () => {
     const help = parseRelayArgs(configSettings, ["--help"])
     if (help.kind !== "help") throw new Error("not help")
+    const lines = help.text.trimEnd().split("\n")
+    expect(lines.length).toBeLessThanOrEqual(40)
+    for (const line of lines) expect(line.length, line).toBeLessThanOrEqual(80)
     const text = help.text.replace(/\s+/g, " ")
     for (const { flag, value, meaning, defaultText } of configSettings) {
       expect(text).toContain(`${flag} <${value}> ${meaning} [${defaultText}]`)

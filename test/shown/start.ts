@@ -25,7 +25,11 @@ try {
     measured.push({ args, ms: ms.sort((a, b) => a - b) })
   }
   // The relay takes its flags from a table of its own and lists no commands.
-  const helps = [...(await helpOfAll([])), ...(await helpOfAll(["relay", "status"]))]
+  const ofTheRelay = [
+    ["relay", "status"],
+    ["relay", "restored"],
+  ]
+  const helps = (await Promise.all([[], ...ofTheRelay].map(helpOfAll))).flat()
   const tallest = helps.reduce((a, b) => (b.lines > a.lines ? b : a))
   const widest = helps.reduce((a, b) => (b.columns > a.columns ? b : a))
   showFigures(
