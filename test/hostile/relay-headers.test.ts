@@ -49,7 +49,7 @@ describe("every route with every method", () => {
       "/v1/relay": ["get"],
       "/v1/probe": ["get", "put"],
       "/v1/sessions/challenge": ["post"],
-      [`/v1/inboxes/${alice.bundle.address}`]: ["get", "put"],
+      [`/v1/inboxes/${alice.bundle.address}`]: ["get", "put", "delete"],
       "/v1/sessions": ["get", "post"],
       [`/v1/sessions/${"0".repeat(32)}`]: ["delete"],
       "/v1/uploads": ["post"],
