@@ -112,8 +112,18 @@ function readNamedFile(file: string): Uint8Array {
   }
 }
 
-/** The terminal this process belongs to, wherever its standard streams lead. */
+let opened: { readonly terminal: Terminal | undefined } | undefined
+
+/**
+ * The terminal this process belongs to, wherever its standard streams lead. There is one for all
+ * questions: of two readers of a terminal either may get what was typed for the other.
+ */
 export function openTerminal(): Terminal | undefined {
+  opened ??= { terminal: findTerminal() }
+  return opened.terminal
+}
+
+function findTerminal(): Terminal | undefined {
   let descriptor: number
   try {
     descriptor = openSync("/dev/tty", constants.O_RDWR | constants.O_NOCTTY)
@@ -131,7 +141,6 @@ export function openTerminal(): Terminal | undefined {
   // What was typed or pasted ahead of its question waits here for it.
   let ahead = ""
   const askLine = (question: string, show: (line: HiddenLine) => void) => {
-    say(question)
     const line = new HiddenLine()
     const decoder = new StringDecoder("utf8")
     return new Promise<string>((resolve, reject) => {
@@ -152,7 +161,9 @@ export function openTerminal(): Terminal | undefined {
         else reject(new Interrupted())
       }
       const take = (bytes: Buffer) => typed(decoder.write(bytes))
+      // Silent before it asks: who answers at once is not shown either.
       input.setRawMode(true)
+      say(question)
       input.ref()
       input.on("data", take)
       input.resume()
