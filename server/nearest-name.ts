@@ -2,9 +2,12 @@
 
 /** The nearest of `known`, or undefined when none is near: more than a third of it would be wrong. */
 export function nearestName(name: string, known: readonly string[]): string | undefined {
+  const near = (one: string) => Math.max(2, Math.floor(one.length / 3))
   const [best] = known
+    // What differs more in length needs no table to be told apart.
+    .filter((one) => Math.abs(one.length - name.length) <= near(one))
     .map((one) => ({ one, distance: editDistance(name, one) }))
-    .filter(({ one, distance }) => distance <= Math.max(2, Math.floor(one.length / 3)))
+    .filter(({ one, distance }) => distance <= near(one))
     .sort((a, b) => a.distance - b.distance)
   return best?.one
 }
