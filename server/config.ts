@@ -142,7 +142,7 @@ const settings = {
     of: ({ dataFolder }) => [dataFolder],
   }),
   operatorListen: setting("operator-listen", listenAddress, {
-    meaning: "where /metrics is served; keep it from strangers",
+    meaning: "where /metrics is served",
     defaultText: "nowhere",
     of: ({ operatorListen }) => (operatorListen === undefined ? [] : [operatorListen]),
   }),
@@ -178,7 +178,7 @@ const settings = {
     of: ({ inboxBytes }) => [inboxBytes],
   }),
   inboxDeliveries: setting("inbox-deliveries", count({ least: 1, most: 1_000_000 }), {
-    meaning: "how many deliveries may wait in one inbox",
+    meaning: "deliveries that may wait in one inbox",
     defaultText: "1000",
     of: ({ inboxDeliveries }) => [inboxDeliveries],
   }),

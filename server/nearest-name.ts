@@ -2,14 +2,17 @@
 
 /** The nearest of `known`, or undefined when none is near: more than a third of it would be wrong. */
 export function nearestName(name: string, known: readonly string[]): string | undefined {
-  const near = (one: string) => Math.max(2, Math.floor(one.length / 3))
   const [best] = known
     // What differs more in length needs no table to be told apart.
-    .filter((one) => Math.abs(one.length - name.length) <= near(one))
+    .filter((one) => Math.abs(one.length - name.length) <= mostWrong(one))
     .map((one) => ({ one, distance: editDistance(name, one) }))
-    .filter(({ one, distance }) => distance <= near(one))
+    .filter(({ one, distance }) => distance <= mostWrong(one))
     .sort((a, b) => a.distance - b.distance)
   return best?.one
+}
+
+function mostWrong(name: string): number {
+  return Math.max(2, Math.floor(name.length / 3))
 }
 
 /** How many letters to insert, remove, replace or swap with their neighbour make `a` into `b`. */

@@ -222,7 +222,7 @@ the file: --public-url is KNOTHOLE_PUBLIC_URL. docs/operating.md says more.
   knothole relay --listen 127.0.0.1:9000 --public-url https://drop.example.org`,
     )
   for (const setting of settings) command.addOption(optionFor(setting))
-  command.option("--print-config", "print the settings in use and where each is from, and end")
+  command.option("--print-config", "print the settings in use, and end")
   return command
 }
 
