@@ -182,7 +182,10 @@ describe("doctor", () => {
   it("says whose clock is off, how long silence was borne, and what was refused", () => {
     expect(whatAt("a clock 10 minutes off")).toMatch(/before the relay is 10 minutes ahead/)
     expect(whatAt("a read timeout of 30 s")).toMatch(/status 504 after 3\d s/)
-    expect(whatAt("a body limit of 1 MiB less one byte")).toMatch(/1,024 KiB.*status 413/)
+    // A front that closes at once may take its status along: the kernel drops what was not read yet.
+    expect(whatAt("a body limit of 1 MiB less one byte")).toMatch(
+      /1,024 KiB.*(status 413|the connection was)/,
+    )
     expect(whatAt("a redirect to another host")).toMatch(/another host: https:\/\/b.test/)
   })
 
