@@ -4,7 +4,6 @@
  * is read, a changed file can drop a contact or swap one for another, but never put another's key
  * beside an address.
  */
-import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs"
 import path from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import {
@@ -24,8 +23,7 @@ import {
 import { parseContactName } from "./contact-name.js"
 import type { KnownSenders } from "./delivery.js"
 import { Locked, UnusableContacts } from "./errors.js"
-import { errorCode } from "./error-code.js"
-import { makePrivateFolder, replacePrivateFile } from "./private-files.js"
+import { makePrivateFolder, readPrivateFile, replacePrivateFile } from "./private-files.js"
 import { type Lock, takeLock } from "./state.js"
 
 export interface Contact {
@@ -80,34 +78,21 @@ export function readContacts(file: string): Contact[] {
   }
 }
 
-const othersMayReadOrWrite = 0o077
 /** Some 10,000 contacts. */
 const mostBookBytes = 32 * 1024 * 1024
 
 function readBook(file: string): Uint8Array | undefined {
-  let descriptor: number
-  try {
-    descriptor = openSync(file, constants.O_RDONLY)
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return undefined
-    throw error
-  }
-  try {
-    const { mode, size } = fstatSync(descriptor)
-    // Who may write it decides whose signature counts as whose; who may read it learns whom one knows.
-    if (process.platform !== "win32" && (mode & othersMayReadOrWrite) !== 0) {
-      throw new UnusableContacts(
+  return readPrivateFile(file, {
+    mostBytes: mostBookBytes,
+    refuse: (trouble) =>
+      new UnusableContacts(
         file,
-        `others on this machine may read or change the address book ${file}\nTake that right away (chmod 600), and compare words again with those who matter if others may have written to it.`,
-      )
-    }
-    if (size > mostBookBytes) {
-      throw new UnusableContacts(file, `the address book ${file} is too large to be one`)
-    }
-    return readFileSync(descriptor)
-  } finally {
-    closeSync(descriptor)
-  }
+        trouble === "too large"
+          ? `the address book ${file} is too large to be one`
+          : // Who may write it decides whose signature counts as whose; who may read it learns whom one knows.
+            `others on this machine may read or change the address book ${file}\nTake that right away (chmod 600), and compare words again with those who matter if others may have written to it.`,
+      ),
+  })
 }
 
 /** Long enough for any change by another process, which takes milliseconds. */

@@ -1,5 +1,5 @@
 /** Some entries of a delivery, as their paths name them. */
-import { sha256, toHex, u32, concatBytes } from "../protocol/index.js"
+import { concatBytes, editDistance, sha256, toHex, u32 } from "../protocol/index.js"
 import { UnknownEntry } from "./errors.js"
 
 /**
@@ -59,27 +59,7 @@ function lastName(path: string): string {
   return (path.replace(/\/+$/, "").split("/").at(-1) ?? "").normalize("NFC").toLowerCase()
 }
 
-/** Letters added, left out, exchanged or swapped with their neighbour; not counted beyond `mostSlips`. */
+/** Not counted beyond `mostSlips`. */
 function slipsBetween(a: string, b: string): number {
-  if (Math.abs(a.length - b.length) > mostSlips) return Infinity
-  let before: number[] = []
-  let row = Array.from({ length: b.length + 1 }, (_, at) => at)
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i]
-    for (let j = 1; j <= b.length; j++) {
-      const same = a[i - 1] === b[j - 1]
-      let best = Math.min(
-        (row[j] ?? 0) + 1,
-        (next[j - 1] ?? 0) + 1,
-        (row[j - 1] ?? 0) + (same ? 0 : 1),
-      )
-      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) {
-        best = Math.min(best, (before[j - 2] ?? 0) + 1)
-      }
-      next.push(best)
-    }
-    before = row
-    row = next
-  }
-  return row[b.length] ?? 0
+  return Math.abs(a.length - b.length) > mostSlips ? Infinity : editDistance(a, b)
 }

@@ -1,5 +1,5 @@
 /** Files that only their owner may read, replaced so that a crash leaves the old one or the new one. */
-import { constants, type PathLike } from "node:fs"
+import { closeSync, constants, fstatSync, openSync, type PathLike, readFileSync } from "node:fs"
 import { link, mkdir, open, rename, rm } from "node:fs/promises"
 import path from "node:path"
 import { random, toHex } from "../protocol/index.js"
@@ -54,6 +54,35 @@ async function writeBeside(file: string, content: Uint8Array): Promise<string> {
     await handle.close()
   }
   return temporary
+}
+
+const othersMayReadOrWrite = 0o077
+
+/**
+ * Undefined when there is no such file. What others can read or write is refused, not quietly repaired,
+ * and so is what is too large to be what it should: with what `refuse` makes of it.
+ */
+export function readPrivateFile(
+  file: string,
+  options: { mostBytes: number; refuse: (trouble: "open to others" | "too large") => Error },
+): Uint8Array | undefined {
+  let descriptor: number
+  try {
+    descriptor = openSync(file, constants.O_RDONLY)
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return undefined
+    throw error
+  }
+  try {
+    const { mode, size } = fstatSync(descriptor)
+    if (process.platform !== "win32" && (mode & othersMayReadOrWrite) !== 0) {
+      throw options.refuse("open to others")
+    }
+    if (size > options.mostBytes) throw options.refuse("too large")
+    return readFileSync(descriptor)
+  } finally {
+    closeSync(descriptor)
+  }
 }
 
 export async function syncFolder(folder: PathLike): Promise<void> {

@@ -1,7 +1,8 @@
 /**
- * The only place that speaks HTTP, but for doctor/asking.ts, which wants to see what is hidden here. It knows how to ask and how to take no for an answer: problem
- * documents become RelayRefusal, silence becomes RelayUnreachable, anything that no relay would say
- * becomes NotARelay. What the routes mean is the callers' business.
+ * The only place that speaks HTTP, but for doctor/asking.ts, which wants to see what is hidden here. It
+ * knows how to ask and how to take no for an answer: problem documents become RelayRefusal, silence
+ * becomes RelayUnreachable, anything that no relay would say becomes NotARelay. What the routes mean is
+ * the callers' business.
  *
  * node:http and not fetch: at a gigabyte a second of ciphertext the web streams under fetch cost more
  * than the sealing does. Redirects are never followed, so a credential only goes where it was meant to.

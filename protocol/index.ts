@@ -195,3 +195,4 @@ export {
   verifyReport,
   type VerifyReportInput,
 } from "./report.js"
+export { editDistance } from "./edit-distance.js"

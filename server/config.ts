@@ -2,11 +2,11 @@
 // all made or held. Everything that is wrong is reported at once.
 import { readFileSync } from "node:fs"
 import { isAbsolute, join } from "node:path"
-import { GIB, KIB, maxBodyBytes, MIB, relayDefaults } from "../protocol/index.js"
+import { editDistance, GIB, KIB, maxBodyBytes, MIB, relayDefaults } from "../protocol/index.js"
 import { parseConfigFile } from "./config-file.js"
 import { type TrustedProxies, trustedProxiesKind } from "./http/source.js"
 import { type Level, levels } from "./log.js"
-import { editDistance, nearestName } from "./nearest-name.js"
+import { nearestName } from "./nearest-name.js"
 import {
   choice,
   count,

@@ -1,4 +1,5 @@
 // What somebody may have meant by a name that does not exist.
+import { editDistance } from "../protocol/index.js"
 
 /** The nearest of `known`, or undefined when none is near: more than a third of it would be wrong. */
 export function nearestName(name: string, known: readonly string[]): string | undefined {
@@ -13,25 +14,4 @@ export function nearestName(name: string, known: readonly string[]): string | un
 
 function mostWrong(name: string): number {
   return Math.max(2, Math.floor(name.length / 3))
-}
-
-/** How many letters to insert, remove, replace or swap with their neighbour make `a` into `b`. */
-export function editDistance(a: string, b: string): number {
-  // Rows of the table of distances between all beginnings of the two; a swap looks two rows back.
-  let beforeLast: number[] = []
-  let last = Array.from({ length: b.length + 1 }, (_, at) => at)
-  for (let i = 1; i <= a.length; i++) {
-    const row = [i]
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = (last[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1)
-      const swapped =
-        a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]
-          ? (beforeLast[j - 2] ?? Infinity) + 1
-          : Infinity
-      row.push(Math.min((last[j] ?? 0) + 1, (row[j - 1] ?? 0) + 1, replaced, swapped))
-    }
-    beforeLast = last
-    last = row
-  }
-  return last[b.length] ?? 0
 }

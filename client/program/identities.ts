@@ -1,21 +1,13 @@
 // The key files of this person, one for each identity, and at which relay each has its inbox.
-import {
-  closeSync,
-  constants,
-  existsSync,
-  fstatSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-} from "node:fs"
+import { existsSync, readdirSync } from "node:fs"
 import { rm } from "node:fs/promises"
 import path from "node:path"
 import { identityFileInfo, openIdentity, FormatError, OpenError } from "../../protocol/index.js"
 import type { Bundle, Identity } from "../../protocol/index.js"
-import { errorCode } from "../error-code.js"
 import {
   makePrivateFolder,
   placePrivateFile,
+  readPrivateFile,
   replacePrivateFile,
   syncFolder,
 } from "../private-files.js"
@@ -56,7 +48,7 @@ export function loadKeyFile(options: {
   const { paths, config } = options
   const name = options.name ?? config.identity ?? firstIdentity
   const file = keyFilePath(paths, name)
-  const bytes = readPrivateFile(file) ?? refuseMissing(paths, name)
+  const bytes = readKeyFile(file) ?? refuseMissing(paths, name)
   const { sealed, bundle } = parseKeyFile(file, bytes)
   return { name, file, bytes, sealed, bundle, ...readHome(paths, name) }
 }
@@ -187,31 +179,17 @@ export function identityNames(paths: ProgramPaths): string[] {
   }
 }
 
-const othersMayReadOrWrite = 0o077
 // A sealed RSA-4096 identity takes some 5 KiB.
 const mostKeyFileBytes = 64 * 1024
 
-/** Undefined when there is no such file. What others can read is refused, not quietly repaired. */
-function readPrivateFile(file: string): Uint8Array | undefined {
-  let descriptor: number
-  try {
-    descriptor = openSync(file, constants.O_RDONLY)
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return undefined
-    throw error
-  }
-  try {
-    const { mode, size } = fstatSync(descriptor)
-    if (process.platform !== "win32" && (mode & othersMayReadOrWrite) !== 0) {
-      throw new KeyProblem(
-        `others on this machine may read or change the key file ${file}\nRun: chmod 600 ${quoteForShell(file)}\nWhoever read it may have your key; if that can be, make a new identity.`,
-      )
-    }
-    if (size > mostKeyFileBytes) {
-      throw new KeyProblem(`the key file ${file} is damaged (too large to be one)`)
-    }
-    return readFileSync(descriptor)
-  } finally {
-    closeSync(descriptor)
-  }
+function readKeyFile(file: string): Uint8Array | undefined {
+  return readPrivateFile(file, {
+    mostBytes: mostKeyFileBytes,
+    refuse: (trouble) =>
+      new KeyProblem(
+        trouble === "too large"
+          ? `the key file ${file} is damaged (too large to be one)`
+          : `others on this machine may read or change the key file ${file}\nRun: chmod 600 ${quoteForShell(file)}\nWhoever read it may have your key; if that can be, make a new identity.`,
+      ),
+  })
 }
