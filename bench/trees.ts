@@ -145,12 +145,13 @@ export async function measureTrees(options: { files: number; rounds: number }): 
       way.cpuSeconds.push(cpuSeconds)
       way.serverCpuSeconds.push(cpuSecondsOf(server.pid) - before)
     }
+    // What was received stays until the end: ext4 passes over the inodes it freed lately one by one, so
+    // whoever writes a tree just after another one was removed takes several times as long.
     const check = (into: string) => {
       run.same &&= spawnSync("diff", ["-r", tree, path.join(into, "tree")]).status === 0
       run.same &&= existsSync(path.join(into, "tree", "folder 0", "empty"))
-      rmSync(into, { recursive: true })
     }
-    const knothole = async () => {
+    const knothole = async (round: number) => {
       let id = ""
       await timed(run.knothole.up, relay, async () => {
         const sent = await mustRun(process.execPath, [program, "send", tree, "-r", address, "-q"], {
@@ -160,7 +161,7 @@ export async function measureTrees(options: { files: number; rounds: number }): 
         run.senderPeakMiB = Math.max(run.senderPeakMiB, sent.peakMiB)
         return sent
       })
-      const into = path.join(work, "received")
+      const into = path.join(work, `received ${round}`)
       await timed(run.knothole.down, relay, async () => {
         const received = await mustRun(
           process.execPath,
@@ -173,11 +174,11 @@ export async function measureTrees(options: { files: number; rounds: number }): 
       run.relayPeakMiB = Math.max(run.relayPeakMiB, peakMiBOf(relay.pid))
       check(into)
     }
-    const peer = async () => {
+    const peer = async (round: number) => {
       await timed(run.pipeline.up, nginx, () =>
         pipeline(`tar c tree | age -r ${ageRecipient} | curl -sSf -T - ${davUrl}`, work),
       )
-      const into = path.join(work, "fetched")
+      const into = path.join(work, `fetched-${round}`)
       mkdirSync(into)
       await timed(run.pipeline.down, nginx, () =>
         pipeline(`curl -sSf ${davUrl} | age -d -i ${key} | tar x -C ${into}`, work),
@@ -187,7 +188,7 @@ export async function measureTrees(options: { files: number; rounds: number }): 
     }
     for (let round = 0; round < rounds; round++) {
       for (const measure of Math.random() < 0.5 ? [knothole, peer] : [peer, knothole]) {
-        await measure()
+        await measure(round)
       }
     }
     return run

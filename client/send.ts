@@ -62,12 +62,7 @@ import {
   type StreamEntry,
   type StreamSource,
 } from "./upload.js"
-import {
-  drawFileSecrets,
-  reopenUploadJournal,
-  startUploadJournal,
-  type UploadJournal,
-} from "./upload-journal.js"
+import { reopenUploadJournal, startUploadJournal, type UploadJournal } from "./upload-journal.js"
 
 export interface SendOptions extends CallOptions {
   /** `knot1…@host`, drop-page links, or bare addresses together with `relay`. */
@@ -188,23 +183,23 @@ function checkSendable(options: SendOptions, scan: Scan, streams: readonly Strea
       { path: "the note", reason: "it is longer than 16 KiB; send it as a file" },
     ])
   }
-  const entries = [
-    ...scan.entries.map(({ type, path }) => ({ type, path: utf8(path) })),
-    ...streams.map(({ name }) => ({ type: "file" as const, path: utf8(name) })),
-  ]
+  // What an entry takes beside its path and its MACs, rounded up.
+  const fixedBytes = 80
+  let manifestBytes = noteBytes + 64
+  const paths = function* () {
+    for (const { type, path, mark } of scan.entries) {
+      const name = utf8(path)
+      manifestBytes += fixedBytes + name.length + 16 * gridCount(mark.size)
+      yield { type, path: name }
+    }
+    for (const { name } of streams) yield { type: "file" as const, path: utf8(name) }
+  }
   try {
-    checkPaths(entries)
+    checkPaths(paths())
   } catch (error) {
     if (!(error instanceof FormatError)) throw error
     throw new SourceUnusable([{ path: "a name", reason: error.message }])
   }
-  // What an entry takes beside its path and its MACs, rounded up.
-  const fixedBytes = 80
-  const manifestBytes = scan.entries.reduce(
-    (sum, { mark }, index) =>
-      sum + fixedBytes + (entries[index]?.path.length ?? 0) + 16 * gridCount(mark.size),
-    noteBytes + 64,
-  )
   if (manifestBytes > maxManifestPlainBytes) {
     throw new SourceUnusable([
       {
@@ -371,7 +366,7 @@ class Sending {
       await known.journal.close()
     }
     const journal = await startUploadJournal(file, entries)
-    for (const _ of this.#streams) journal.fileSecrets.push(drawFileSecrets())
+    for (const _ of this.#streams) journal.drawSecrets()
     return journal
   }
 
@@ -588,7 +583,10 @@ class Sending {
     const { upload, secrets } = journal
     if (upload === undefined) throw new TypeError("the upload has not begun")
     say(this.#options, { kind: "phase", phase: "finishing" })
-    const entries = this.#manifestEntries(journal, delivery.streamed)
+    // Made anew for each walk: all at once, each with its views, they would be most of our memory.
+    const entries = {
+      [Symbol.iterator]: () => this.#manifestEntries(journal, delivery.streamed),
+    }
     const bodyLength = paddedBodyLength(delivery.contentLength)
     const root = bodyRoot({ bodyLength, leaves: allLeaves(journal, gridCount(bodyLength)) })
     const manifest = sealManifest({
@@ -649,7 +647,7 @@ class Sending {
       receipts,
       acceptedMs,
       expiresMs,
-      entries: entries.length,
+      entries: this.#entries.length + delivery.streamed.length,
       contentBytes: delivery.contentLength,
     }
     // First what status and revoke need, then away with the secrets.
@@ -665,31 +663,35 @@ class Sending {
     }
   }
 
-  #manifestEntries(journal: UploadJournal, streamed: readonly StreamEntry[]): Entry[] {
+  *#manifestEntries(
+    journal: UploadJournal,
+    streamed: readonly StreamEntry[],
+  ): Generator<Entry, void, undefined> {
     const mtime = (ms: number) => (this.#options.times === true ? ms : 0)
-    const entries = this.#entries.map((scanned, index): Entry => {
+    for (const [index, scanned] of this.#entries.entries()) {
       const name = utf8(scanned.path)
       const mtimeMs = mtime(scanned.mtimeMs)
+      if (scanned.type === "directory") {
+        yield { type: "directory", path: name, mtimeMs }
+        continue
+      }
       const place = this.#placement.files[index]
-      const secrets = journal.fileSecrets[index]
-      if (scanned.type === "directory") return { type: "directory", path: name, mtimeMs }
-      if (place === undefined || secrets === undefined) throw new RangeError("no such entry")
+      if (place === undefined) throw new RangeError("no such entry")
       if (!journal.hasMacs(place.firstChunk, place.chunkCount)) {
         throw new StartOver("the journal of the interrupted upload is incomplete")
       }
-      return {
+      yield {
         type: "file",
         path: name,
         size: place.size,
         executable: scanned.executable,
         mtimeMs,
-        key: secrets.key,
-        nonce: secrets.nonce,
+        ...journal.secretsOf(index),
         chunkMacs: journal.macs(place.firstChunk, place.chunkCount),
       }
-    })
+    }
     for (const { name, size, firstChunk, key, nonce } of streamed) {
-      entries.push({
+      yield {
         type: "file",
         path: utf8(name),
         size,
@@ -698,9 +700,8 @@ class Sending {
         key,
         nonce,
         chunkMacs: journal.macs(firstChunk, gridCount(size)),
-      })
+      }
     }
-    return entries
   }
 
   async #sealEnvelopes(

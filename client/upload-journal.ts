@@ -5,7 +5,6 @@
  *
  * Without a file the same record lives in memory only, for sources that cannot be read twice.
  */
-import { rm } from "node:fs/promises"
 import {
   ByteReader,
   concatBytes,
@@ -16,11 +15,11 @@ import {
   headerBytes,
   maxParts,
   parseUtf8,
+  putU64,
   random,
   toHex,
   u16,
   u32,
-  u64,
   utf8,
 } from "../protocol/index.js"
 import { AppendLog, createLog, type LogRecord, readLog, reopenLog } from "./append-log.js"
@@ -52,29 +51,45 @@ export interface FinishRecord {
   readonly envelopes: readonly Uint8Array[]
 }
 
-/** What the journal remembers of an entry: enough to tell that it is the same one. */
-interface EntryRecord extends FileSecrets {
-  readonly scanned: Uint8Array
-}
+const secretBytes = 16 + 8
 
 export class UploadJournal {
   readonly secrets: UploadSecrets
-  /** One for each entry; folders have one too, unused. */
-  readonly fileSecrets: FileSecrets[]
   /** By index of the part. */
   readonly leaves: (Uint8Array | undefined)[] = []
   upload: StartedUpload | undefined
   finish: FinishRecord | undefined
   readonly #log: AppendLog | undefined
+  /** Those of all entries one behind the other; folders have some too, unused. */
+  #fileSecrets: Uint8Array
   #macs: Uint8Array
   #macKnown: Uint8Array
 
-  constructor(log: AppendLog | undefined, secrets: UploadSecrets, fileSecrets: FileSecrets[]) {
+  constructor(log: AppendLog | undefined, secrets: UploadSecrets, fileSecrets: Uint8Array) {
     this.#log = log
     this.secrets = secrets
-    this.fileSecrets = fileSecrets
+    this.#fileSecrets = fileSecrets
     this.#macs = new Uint8Array(0)
     this.#macKnown = new Uint8Array(0)
+  }
+
+  /** For how many entries there are secrets. */
+  get entryCount(): number {
+    return this.#fileSecrets.length / secretBytes
+  }
+
+  secretsOf(entry: number): FileSecrets {
+    if (entry >= this.entryCount) throw new RangeError("no such entry")
+    const from = secretBytes * entry
+    return {
+      key: this.#fileSecrets.subarray(from, from + 16),
+      nonce: this.#fileSecrets.subarray(from + 16, from + secretBytes),
+    }
+  }
+
+  /** One entry more, of a stream: a journal with streams has no file. */
+  drawSecrets(): void {
+    this.#fileSecrets = concatBytes(this.#fileSecrets, random(secretBytes))
   }
 
   hasMacs(firstChunk: number, count: number): boolean {
@@ -201,32 +216,19 @@ export function drawUploadSecrets(): UploadSecrets {
   }
 }
 
-export function drawFileSecrets(): FileSecrets {
-  return { key: random(16), nonce: random(8) }
-}
-
 /** A new journal in place of whatever was there; without a file, one in memory. */
 export async function startUploadJournal(
   file: string | undefined,
   entries: readonly ScannedEntry[],
 ): Promise<UploadJournal> {
   const secrets = drawUploadSecrets()
-  const drawn = random(24 * entries.length)
-  const fileSecrets = entries.map((_, index) => ({
-    key: drawn.slice(24 * index, 24 * index + 16),
-    nonce: drawn.slice(24 * index + 16, 24 * index + 24),
-  }))
+  const fileSecrets = random(secretBytes * entries.length)
   const log = file === undefined ? undefined : await createLog(file, magic)
   if (log) {
     log.append(types.start, encodeStart(secrets, entries.length))
-    const batch = 1000
-    for (let from = 0; from < entries.length; from += batch) {
-      const records = entries.slice(from, from + batch).flatMap((entry, index) => {
-        const { key, nonce } = fileSecrets[from + index] ?? drawFileSecrets()
-        const scanned = encodeScanned(entry)
-        return [u16(scanned.length), scanned, key, nonce]
-      })
-      log.append(types.entries, concatBytes(...records))
+    for (let from = 0; from < entries.length; from += entriesInRecord) {
+      const batch = entries.slice(from, from + entriesInRecord)
+      log.append(types.entries, encodeEntries(batch, fileSecrets.subarray(secretBytes * from)))
     }
     await log.flush()
   }
@@ -260,10 +262,11 @@ export async function reopenUploadJournal(
       await log.close()
       return { kind: "none" }
     }
-    const known: EntryRecord[] = []
+    const known: Uint8Array[] = []
+    const drawn: Uint8Array[] = []
     let next = 0
     for (; rest[next]?.type === types.entries; next++) {
-      known.push(...parseEntries(rest[next]?.payload ?? new Uint8Array(0)))
+      parseEntries(rest[next]?.payload ?? new Uint8Array(0), known, drawn)
     }
     const { secrets, entryCount } = parseStart(start.payload)
     if (known.length !== entryCount) {
@@ -271,7 +274,7 @@ export async function reopenUploadJournal(
       await log.close()
       return { kind: "none" }
     }
-    const journal = new UploadJournal(log, secrets, known)
+    const journal = new UploadJournal(log, secrets, concatBytes(...drawn))
     const first = new Set(known.map(pathOf))
     const addedLater = entries.filter((entry) => !first.has(entry.path))
     const kept = addedLater.length === 0 ? entries : entries.filter(({ path }) => first.has(path))
@@ -295,53 +298,72 @@ export async function uploadOf(file: string): Promise<string | undefined> {
   return started && parseStarted(started.payload).id
 }
 
-export async function removeJournal(file: string | undefined): Promise<void> {
-  if (file !== undefined) await rm(file, { force: true })
-}
-
 function firstDifference(
-  known: readonly EntryRecord[],
+  known: readonly Uint8Array[],
   entries: readonly ScannedEntry[],
 ): string | undefined {
   for (const [index, entry] of entries.entries()) {
     const record = known[index]
-    if (record === undefined || !equalBytes(record.scanned, encodeScanned(entry))) return entry.from
+    if (record === undefined || !equalBytes(record, encodeScanned(entry))) return entry.from
   }
   const gone = known[entries.length]
   return gone && pathOf(gone)
 }
 
-function pathOf({ scanned }: EntryRecord): string {
-  return parseUtf8(scanned.subarray(26), "path")
+const entriesInRecord = 1000
+const scannedFixedBytes = 26
+
+function pathOf(scanned: Uint8Array): string {
+  return parseUtf8(scanned.subarray(scannedFixedBytes), "path")
 }
 
 /** Everything about an entry that the manifest or a mark holds, in one byte string. */
 function encodeScanned(entry: ScannedEntry): Uint8Array {
-  const { mark } = entry
-  const fixed = new Uint8Array(26)
-  const view = new DataView(fixed.buffer)
-  fixed[0] = entry.type === "file" ? 1 : 2
-  fixed[1] = entry.executable ? 1 : 0
-  fixed.set(u64(mark.size), 2)
-  // A folder's time and number say nothing about what is sent of it, and change with its neighbours.
-  if (entry.type === "file") {
-    view.setBigInt64(10, mark.mtimeNs)
-    view.setBigUint64(18, mark.ino)
-  }
-  return concatBytes(fixed, utf8(entry.path))
+  const name = utf8(entry.path)
+  const bytes = new Uint8Array(scannedFixedBytes + name.length)
+  putScanned(new DataView(bytes.buffer), 0, entry)
+  bytes.set(name, scannedFixedBytes)
+  return bytes
 }
 
-function parseEntries(payload: Uint8Array): EntryRecord[] {
-  const reader = new ByteReader(payload, "upload journal")
-  const records: EntryRecord[] = []
-  while (reader.remaining > 0) {
-    records.push({
-      scanned: reader.take(reader.u16("length"), "entry"),
-      key: reader.take(16, "key"),
-      nonce: reader.take(8, "nonce"),
-    })
+/** All but the path. */
+function putScanned(view: DataView, at: number, { type, executable, mark }: ScannedEntry): void {
+  view.setUint8(at, type === "file" ? 1 : 2)
+  view.setUint8(at + 1, executable ? 1 : 0)
+  putU64(view, at + 2, mark.size)
+  // A folder's time and number say nothing about what is sent of it, and change with its neighbours.
+  if (type !== "file") return
+  view.setBigInt64(at + 10, mark.mtimeNs)
+  view.setBigUint64(at + 18, mark.ino)
+}
+
+/** Each entry with its length before it and its secrets behind it. */
+function encodeEntries(entries: readonly ScannedEntry[], secrets: Uint8Array): Uint8Array {
+  const names = entries.map(({ path }) => utf8(path))
+  const fixed = 2 + scannedFixedBytes + secretBytes
+  const bytes = new Uint8Array(names.reduce((sum, { length }) => sum + length + fixed, 0))
+  const view = new DataView(bytes.buffer)
+  let at = 0
+  for (const [index, entry] of entries.entries()) {
+    const name = names[index] ?? new Uint8Array(0)
+    view.setUint16(at, scannedFixedBytes + name.length)
+    putScanned(view, at + 2, entry)
+    at += 2 + scannedFixedBytes
+    bytes.set(name, at)
+    at += name.length
+    bytes.set(secrets.subarray(secretBytes * index, secretBytes * (index + 1)), at)
+    at += secretBytes
   }
-  return records
+  return bytes
+}
+
+/** Takes the entries and their secrets apart. */
+function parseEntries(payload: Uint8Array, scanned: Uint8Array[], secrets: Uint8Array[]): void {
+  const reader = new ByteReader(payload, "upload journal")
+  while (reader.remaining > 0) {
+    scanned.push(reader.take(reader.u16("length"), "entry"))
+    secrets.push(reader.take(secretBytes, "secrets"))
+  }
 }
 
 function encodeStart(secrets: UploadSecrets, entryCount: number): Uint8Array {

@@ -215,15 +215,15 @@ export class BodyUpload {
     const copies = new PackedCopies(24 * unit.pieces.length)
     const pieces = unit.pieces.map((piece): SealPiece => {
       const entry = entries[piece.file]
-      const secrets = journal.fileSecrets[piece.file]
-      if (entry === undefined || secrets === undefined) throw new RangeError("no such entry")
+      if (entry === undefined) throw new RangeError("no such entry")
+      const secrets = journal.secretsOf(piece.file)
       return {
         kind: "file",
         path: entry.from,
         mark: entry.mark,
         fileOffset: piece.fileOffset,
         length: piece.length,
-        // Copies, because behind those of a resumed upload is its journal.
+        // Copies, because behind these are those of all entries.
         key: copies.copy(secrets.key),
         nonce: copies.copy(secrets.nonce),
       }
@@ -301,8 +301,7 @@ export class BodyUpload {
 
   async #sealStream(source: StreamSource, track: (done: Promise<void>) => void): Promise<void> {
     const { journal, entries } = this.#options
-    const secrets = journal.fileSecrets[entries.length + this.streamEntries.length]
-    if (secrets === undefined) throw new RangeError("no secrets for a stream")
+    const secrets = journal.secretsOf(entries.length + this.streamEntries.length)
     const start = this.#contentLength
     const firstChunk = this.#chunks
     let size = 0

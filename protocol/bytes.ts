@@ -132,11 +132,25 @@ export function u32(value: number): Uint8Array {
 /** Values above 2^53 − 1 cannot be held exactly, so the format does not use them. */
 export function u64(value: number): Uint8Array {
   checkInteger(value, Number.MAX_SAFE_INTEGER)
-  const bytes = new Uint8Array(8)
-  const view = new DataView(bytes.buffer)
-  view.setUint32(0, Math.floor(value / 2 ** 32))
-  view.setUint32(4, value % 2 ** 32)
-  return bytes
+  const high = Math.floor(value / 2 ** 32)
+  const low = value >>> 0
+  return Uint8Array.of(
+    high >>> 24,
+    high >>> 16,
+    high >>> 8,
+    high,
+    low >>> 24,
+    low >>> 16,
+    low >>> 8,
+    low,
+  )
+}
+
+/** The same, into `view` at `at`. */
+export function putU64(view: DataView, at: number, value: number): void {
+  checkInteger(value, Number.MAX_SAFE_INTEGER)
+  view.setUint32(at, Math.floor(value / 2 ** 32))
+  view.setUint32(at + 4, value >>> 0)
 }
 
 function checkInteger(value: number, most: number): void {

@@ -7,6 +7,7 @@ export {
   fromHex,
   isZero,
   parseUtf8,
+  putU64,
   toBase64url,
   toHex,
   u16,

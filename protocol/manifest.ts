@@ -1,7 +1,7 @@
 // The sealed list of what a delivery holds, and the commitment to each entry of it
 // (docs/protocol.md §4.2, §4.3). Everything here may come from a hostile sender: counts and lengths
 // are held against what is there before anything is allocated for them.
-import { ByteReader, concatBytes, equalBytes, parseUtf8, u64, utf8 } from "./bytes.js"
+import { ByteReader, concatBytes, equalBytes, parseUtf8, putU64, u64, utf8 } from "./bytes.js"
 import { FormatError, OpenError } from "./errors.js"
 import { checkKeyCommit, type DeliverySecret, deriveDeliveryKeys, type Header } from "./header.js"
 import { label } from "./labels.js"
@@ -80,16 +80,22 @@ function sizeOf(entry: Entry): number {
  */
 export function encodeEntry(entry: Entry, bodyOffset: number): Uint8Array {
   const bytes = new Uint8Array(entryLength(entry))
-  const view = new DataView(bytes.buffer)
+  writeEntry(bytes, entry, bodyOffset)
+  return bytes
+}
+
+/** The same, into `bytes`, which is as long as the entry and holds zeros. */
+function writeEntry(bytes: Uint8Array, entry: Entry, bodyOffset: number): void {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const isFile = entry.type === "file"
   bytes[0] = isFile ? fileType : directoryType
   bytes[1] = isFile && entry.executable ? executableFlag : 0
   view.setUint16(2, entry.path.length)
   bytes.set(entry.path, 4)
   let at = 4 + entry.path.length
-  view.setBigUint64(at, BigInt(sizeOf(entry)))
-  bytes.set(u64(entry.mtimeMs), at + 8)
-  view.setBigUint64(at + 16, BigInt(bodyOffset))
+  putU64(view, at, sizeOf(entry))
+  putU64(view, at + 8, entry.mtimeMs)
+  putU64(view, at + 16, bodyOffset)
   at += 24
   if (isFile) {
     checkFile(entry)
@@ -99,7 +105,6 @@ export function encodeEntry(entry: Entry, bodyOffset: number): Uint8Array {
     view.setUint32(at + 32, entry.chunkMacs.length / 16)
     bytes.set(entry.chunkMacs, at + 36)
   }
-  return bytes
 }
 
 function checkFile({ size, key, nonce, chunkMacs }: FileEntry): void {
@@ -185,12 +190,12 @@ export function entryLeaf(input: {
   readonly r: Uint8Array
   readonly entry: Uint8Array
 }): Uint8Array {
-  return sha256(concatBytes(label("oleaf"), u64(input.index), input.r, sha256(input.entry)))
+  return sha256(label("oleaf"), u64(input.index), input.r, sha256(input.entry))
 }
 
 /** `note` is UTF-8. An empty note has a leaf too. */
 export function noteLeaf(input: { readonly r: Uint8Array; readonly note: Uint8Array }): Uint8Array {
-  return sha256(concatBytes(label("oleaf"), noteIndex, input.r, sha256(input.note)))
+  return sha256(label("oleaf"), noteIndex, input.r, sha256(input.note))
 }
 
 export function openRootOf(input: {
@@ -247,7 +252,8 @@ const prefixBytes = 8 + 8 + 4 + 4
 export interface SealManifestInput extends DeliverySecret {
   readonly bodyRoot: Uint8Array
   readonly note: string
-  readonly entries: readonly Entry[]
+  /** Walked through several times, so that a long list need not be in memory: the same each time. */
+  readonly entries: Iterable<Entry>
 }
 
 export interface SealedManifest {
@@ -267,14 +273,16 @@ export function sealManifest(input: SealManifestInput): SealedManifest {
   const keys = deriveDeliveryKeys({ ds, deliveryId })
   const note = utf8(input.note)
   if (note.length > maxNoteBytes) throw new FormatError("note", "over 16 KiB")
-  if (entries.length > maxEntries) {
-    throw new FormatError("entries", `${entries.length} where a delivery holds ${maxEntries}`)
-  }
+  let entryCount = 0
   let used = prefixBytes + note.length
   let contentLength = 0
   for (const entry of entries) {
+    entryCount++
     used += 4 + entryLength(entry)
     contentLength += sizeOf(entry)
+  }
+  if (entryCount > maxEntries) {
+    throw new FormatError("entries", `${entryCount} where a delivery holds ${maxEntries}`)
   }
   if (used > maxManifestPlainBytes) {
     throw new FormatError("entries", "their names and keys fill more than 64 MiB")
@@ -286,19 +294,20 @@ export function sealManifest(input: SealManifestInput): SealedManifest {
   const view = new DataView(plaintext.buffer)
   plaintext.set(utf8("KNHM"))
   plaintext[4] = 1
-  plaintext.set(u64(contentLength), 8)
-  view.setUint32(16, entries.length)
+  putU64(view, 8, contentLength)
+  view.setUint32(16, entryCount)
   view.setUint32(20, note.length)
   plaintext.set(note, prefixBytes)
-  const commitment = new Commitment(keys.blinding, note, entries.length)
+  const commitment = new Commitment(keys.blinding, note, entryCount)
   let at = prefixBytes + note.length
   let bodyOffset = 0
   for (const entry of entries) {
-    const encoded = encodeEntry(entry, bodyOffset)
+    const length = entryLength(entry)
+    const encoded = plaintext.subarray(at + 4, at + 4 + length)
+    view.setUint32(at, length)
+    writeEntry(encoded, entry, bodyOffset)
     commitment.add(encoded)
-    view.setUint32(at, encoded.length)
-    plaintext.set(encoded, at + 4)
-    at += 4 + encoded.length
+    at += 4 + length
     bodyOffset += sizeOf(entry)
   }
   const openRoot = commitment.root()

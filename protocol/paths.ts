@@ -40,11 +40,11 @@ function isDots(path: Uint8Array, start: number, length: number): boolean {
  * Checks every path, and that they make one tree: no path twice, no file that is also a folder. A
  * sender calls this before anything is sent. Throws FormatError.
  */
-export function checkPaths(entries: readonly PathEntry[]): void {
+export function checkPaths(entries: Iterable<PathEntry>): void {
   const keys: string[] = []
-  entries.forEach(({ path, type }, index) => {
-    keys.push(pathKey(checkPath(path, `entry ${index}.path`), type))
-  })
+  for (const { path, type } of entries) {
+    keys.push(pathKey(checkPath(path, `entry ${keys.length}.path`), type))
+  }
   checkTree(keys)
 }
 

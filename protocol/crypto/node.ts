@@ -44,13 +44,29 @@ export function random(length: number): Uint8Array {
 
 /** Up to here a copy costs less than a native hash object, which the collector has to free as well. */
 const shortBytes = 1024
+const message = new Uint8Array(shortBytes)
 
 export function sha256(...parts: readonly Uint8Array[]): Uint8Array {
-  const length = parts.reduce((sum, part) => sum + part.length, 0)
-  if (length <= shortBytes) return plain(hashOnce("sha256", concatBytes(...parts), "buffer"))
+  let length = 0
+  for (const part of parts) length += part.length
+  if (length <= shortBytes) {
+    let at = 0
+    for (const part of parts) {
+      message.set(part, at)
+      at += part.length
+    }
+    return digestOf(hashOnce("sha256", message.subarray(0, length), "binary"))
+  }
   const hash = createHash("sha256")
   for (const part of parts) hash.update(part)
   return plain(hash.digest())
+}
+
+/** A digest as a string costs half of one in a buffer, which lies outside of the heap. */
+function digestOf(characters: string): Uint8Array {
+  const digest = new Uint8Array(characters.length)
+  for (let i = 0; i < digest.length; i++) digest[i] = characters.charCodeAt(i)
+  return digest
 }
 
 export function blake3(...parts: readonly Uint8Array[]): Uint8Array {
@@ -62,7 +78,7 @@ export function blake3(...parts: readonly Uint8Array[]): Uint8Array {
 export function hmacSha256(key: Uint8Array, ...parts: readonly Uint8Array[]): Uint8Array {
   const hmac = createHmac("sha256", key)
   for (const part of parts) hmac.update(part)
-  return plain(hmac.digest())
+  return digestOf(hmac.digest("binary"))
 }
 
 export function hkdfSha256({ ikm, salt, info, length }: HkdfInput): Uint8Array {

@@ -242,7 +242,7 @@ function uploadJournals({ uploadJournal }: Subject, vectors: Vectors): Target {
       if (reopened.kind === "resumed") {
         mustHold(
           "as many secrets as entries",
-          journal.fileSecrets.length === reopened.entries.length,
+          journal.entryCount === reopened.entries.length,
         )
       }
       return reopened.kind === "resumed" ? "accepted" : "refused"
