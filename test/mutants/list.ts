@@ -795,7 +795,7 @@ const clientMutants: readonly Mutant[] = [
   {
     id: "changed-source-resumed",
     file: "client/upload-journal.ts",
-    find: "if (record === undefined || !equalBytes(record.scanned, encodeScanned(entry))) return entry.from",
+    find: "if (record === undefined || !equalBytes(record, encodeScanned(entry))) return entry.from",
     replace: "if (record === undefined) return entry.from",
     testFile: "test/hostile/client-changed-source.test.ts",
     test: "T50 a source changed by one byte while its sending was cut off in a part that the relay has is sent under fresh keys, and the user is told",

@@ -240,10 +240,7 @@ function uploadJournals({ uploadJournal }: Subject, vectors: Vectors): Target {
         mustHold("the upload it was told", holds(3, join(hex(id), token)))
       }
       if (reopened.kind === "resumed") {
-        mustHold(
-          "as many secrets as entries",
-          journal.entryCount === reopened.entries.length,
-        )
+        mustHold("as many secrets as entries", journal.entryCount === reopened.entries.length)
       }
       return reopened.kind === "resumed" ? "accepted" : "refused"
     },
