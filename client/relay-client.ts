@@ -273,6 +273,16 @@ export class RelayClient {
         if (answered) return
         settle(() => reject(this.#failure(error, outgoing.reusedSocket)))
       })
+      // Without this Node would close the connection, and say nothing of it but that it is closed.
+      outgoing.on("upgrade", (_, socket) => {
+        socket.destroy()
+        settle(() => reject(this.#notARelay("it answers with status 101, unasked")))
+      })
+      outgoing.on("close", () => {
+        if (answered) return
+        const closed = new Error("the connection was closed without an answer")
+        settle(() => reject(this.#failure(closed, false)))
+      })
       outgoing.on("response", (incoming) => {
         answered = true
         const broken = (error: Error) => settle(() => reject(this.#failure(error, false)))

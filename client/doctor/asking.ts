@@ -28,8 +28,6 @@ export interface Answer {
   readonly status: number
   readonly headers: http.IncomingHttpHeaders
   readonly body: Uint8Array
-  /** From the first byte of the body to its end. */
-  readonly bodyTookMs: number
   /** How long before the end so many bytes were there. */
   readonly earlyMs: (lengthBytes: number) => number
   readonly certificate: Certificate | undefined
@@ -122,6 +120,14 @@ export class Asker {
       outgoing.on("error", (error) => {
         if (!answered) fail(error)
       })
+      // Without this Node would close the connection, and say nothing of it but that it is closed.
+      outgoing.on("upgrade", (incoming, socket) => {
+        socket.destroy()
+        settle(() => resolve(bare(incoming)))
+      })
+      outgoing.on("close", () => {
+        if (!answered) fail(new Error("the connection was closed without an answer"))
+      })
       outgoing.on("response", (incoming) => {
         answered = true
         collect(incoming).then((answer) => settle(() => resolve(answer)), fail)
@@ -149,6 +155,17 @@ function sendBody(
   })
 }
 
+/** An answer without a body. */
+function bare({ statusCode = 0, headers }: http.IncomingMessage): Answer {
+  return {
+    status: statusCode,
+    headers,
+    body: new Uint8Array(0),
+    earlyMs: () => 0,
+    certificate: undefined,
+  }
+}
+
 async function collect(incoming: http.IncomingMessage): Promise<Answer> {
   const certificate = incoming.socket instanceof TLSSocket ? describe(incoming.socket) : undefined
   const pieces: Uint8Array[] = []
@@ -168,7 +185,6 @@ async function collect(incoming: http.IncomingMessage): Promise<Answer> {
     status: incoming.statusCode ?? 0,
     headers: incoming.headers,
     body: concatBytes(...pieces),
-    bodyTookMs: endMs - beganMs,
     earlyMs: (wanted) =>
       endMs - (arrivals.find((arrival) => arrival.lengthBytes >= wanted)?.atMs ?? endMs),
     certificate,

@@ -1,5 +1,6 @@
 // Secrets come from a file or from the terminal, never from the command line, where `ps` shows them.
 import { constants, openSync, readFileSync, writeSync } from "node:fs"
+import type { Readable } from "node:stream"
 import { StringDecoder } from "node:string_decoder"
 import { ReadStream } from "node:tty"
 import { errorCode } from "../error-code.js"
@@ -131,22 +132,44 @@ function findTerminal(): Terminal | undefined {
     // ENXIO without a controlling terminal, ENOENT where there is no such device: either way, nobody to ask.
     return undefined
   }
-  const input = new ReadStream(descriptor)
+  return terminalOf(new ReadStream(descriptor), (text) => {
+    writeSync(descriptor, text)
+  })
+}
+
+/** What of a terminal's reading side is needed here. */
+export interface Keyboard extends Readable {
+  setRawMode(isRaw: boolean): unknown
+  ref(): unknown
+  unref(): unknown
+}
+
+export function terminalOf(input: Keyboard, say: (text: string) => void): Terminal {
   // Nothing is read, and the process may end, until a question is asked.
   input.pause()
   input.unref()
-  const say = (text: string) => {
-    writeSync(descriptor, text)
-  }
   // What was typed or pasted ahead of its question waits here for it.
   let ahead = ""
   const askLine = (question: string, show: (line: HiddenLine) => void) => {
     const line = new HiddenLine()
     const decoder = new StringDecoder("utf8")
     return new Promise<string>((resolve, reject) => {
-      const end = () => {
+      if (input.readableEnded || input.destroyed) {
+        reject(terminalClosed())
+        return
+      }
+      const release = () => {
         input.off("data", take)
+        input.off("end", lost)
+        input.off("error", lost)
+      }
+      const lost = () => {
+        release()
+        reject(terminalClosed())
+      }
+      const end = () => {
         input.setRawMode(false)
+        release()
         input.pause()
         input.unref()
         say("\n")
@@ -161,6 +184,8 @@ function findTerminal(): Terminal | undefined {
         else reject(new Interrupted())
       }
       const take = (bytes: Buffer) => typed(decoder.write(bytes))
+      input.once("end", lost)
+      input.once("error", lost)
       // Silent before it asks: who answers at once is not shown either.
       input.setRawMode(true)
       say(question)
@@ -179,6 +204,13 @@ function findTerminal(): Terminal | undefined {
     ask: (question) =>
       askLine(question, ({ text }) => say(`\r\u001b[K${question}${showText(text)}`)),
   }
+}
+
+/** Nobody will ever answer there. */
+function terminalClosed(): UsageError {
+  return new UsageError(
+    "the terminal closed before the question was answered\nRun this again at one that stays open; a passphrase can be given with --passphrase-file FILE.",
+  )
 }
 
 export interface TypedSoFar {

@@ -48,7 +48,8 @@ export async function run(options: RunOptions): Promise<ExitCode> {
       return exitCodes.done
     }
     if (request.command === "relay") {
-      return await options.runRelay({ args: request.args, env, stdout, stderr })
+      const relay = options.runRelay({ args: request.args, env, stdout, stderr })
+      return await Promise.race([relay, nothingLeft()])
     }
     const isList =
       request.command === "inbox" ||
@@ -58,7 +59,7 @@ export async function run(options: RunOptions): Promise<ExitCode> {
     output = new Output({ mode: request.output, stdout, stderr, env, isList })
     const { proxy } = request
     const paths = programPaths(env, options.homeFolder)
-    await perform(request, {
+    const work = perform(request, {
       paths,
       output,
       env,
@@ -67,6 +68,7 @@ export async function run(options: RunOptions): Promise<ExitCode> {
       canResume: (how) => (howToGoOn = how),
       sameAgain: ["knothole", ...args].map(quoteForShell).join(" "),
     })
+    await Promise.race([work, nothingLeft()])
     output.end({ exit: exitCodes.done })
     return exitCodes.done
   } catch (error) {
@@ -88,6 +90,15 @@ export async function run(options: RunOptions): Promise<ExitCode> {
     })
     return failure.exit
   }
+}
+
+/** Rejects when this process has nothing more to wait for: what has not ended by then never will. */
+function nothingLeft(): Promise<never> {
+  return new Promise((_, reject) => {
+    process.once("beforeExit", () => {
+      reject(new Error("the work stopped before it was done, with nothing left to wait for"))
+    })
+  })
 }
 
 type ClientRequest = Exclude<Request, { command: "help" | "version" | "relay" | "completion" }>

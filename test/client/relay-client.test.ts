@@ -285,6 +285,9 @@ describe("what is not a relay", () => {
     "a redirect": (_, response) => {
       response.writeHead(302, { location: "https://elsewhere.example/" }).end()
     },
+    "a change of protocol": (_, response) => {
+      response.writeHead(101, { connection: "upgrade", upgrade: "other" }).end()
+    },
   }
   for (const [what, handler] of Object.entries(notRelays)) {
     test(`${what} is told from one`, async () => {
@@ -309,6 +312,20 @@ describe("what is not a relay", () => {
     })
     await expect(client.json(get, parseAnything)).rejects.toThrow(RelayUnreachable)
     client.close()
+  })
+
+  test("a connection that closes without a word of why is unreachable, not waited for", async () => {
+    class Closing extends http.Agent {
+      addRequest(request: http.ClientRequest): void {
+        setImmediate(() => request.emit("close"))
+      }
+    }
+    const client = new RelayClient({
+      proxies: { agentFor: () => new Closing() },
+      origin: "http://127.0.0.1:1",
+      pause: async () => undefined,
+    })
+    await expect(client.json(get, parseAnything)).rejects.toThrow(/closed without an answer/)
   })
 
   test("a redirect is never followed, so the credential stays here", async () => {

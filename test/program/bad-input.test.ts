@@ -151,6 +151,37 @@ describe("bad recipients and relays", () => {
   })
 })
 
+describe("work that nothing can bring to its end", () => {
+  const forgetful = [
+    'import http from "node:http"',
+    // No request ever gets a connection, and nothing is left that could wake the process up.
+    "http.Agent.prototype.addRequest = () => {}",
+  ].join("\n")
+  const env = { NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(forgetful)}` }
+
+  it("is a failure, and the last event says so", async () => {
+    const ended = await workshop.run("sender", ["send", aFile(), "-r", address, "--json"], { env })
+    expect(ended.stderr).toMatch(/^knothole: .*stopped before it was done/)
+    expect(JSON.parse(ended.stdout.trim().split("\n").at(-1) ?? "")).toMatchObject({
+      event: "done",
+      ok: false,
+      exit: 1,
+    })
+    expect(ended.code).toBe(1)
+  })
+
+  it("is a failure also before the program knows what it was asked for", async () => {
+    const never = `data:text/javascript,${encodeURIComponent("await new Promise(() => {})")}`
+    const loader = `import { register } from "node:module"
+      register("data:text/javascript," + encodeURIComponent(\`
+        export const resolve = (name, context, next) =>
+          name.endsWith("program/run.js") ? { url: ${JSON.stringify(never)}, shortCircuit: true } : next(name, context)
+      \`))`
+    const env = { NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(loader)}` }
+    expect(await workshop.run("sender", ["--version"], { env })).toMatchObject({ code: 1 })
+  })
+})
+
 describe("bad keys", () => {
   it("a wrong passphrase ends with 4", async () => {
     const right = aFile("correct horse\n")

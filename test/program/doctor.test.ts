@@ -191,10 +191,14 @@ describe("doctor", () => {
 
   it("ends with 5 where no relay can be met, and says why", async () => {
     const page = await workshop.serve((_, response) => response.end("<html>hello</html>"))
+    const other = await workshop.serve((_, response) => {
+      response.writeHead(101, { connection: "upgrade", upgrade: "other" }).end()
+    })
     for (const [url, code] of [
       ["http://127.0.0.1:1", "unreachable"],
       ["https://no-such-host.invalid", "name_resolution"],
       [page, "not_a_relay"],
+      [other, "not_a_relay"],
     ] as const) {
       const { code: exit, stdout } = await workshop.run("ann", ["doctor", url])
       expect([url, exit, stdout.split(":")[0]]).toEqual([url, 5, code])

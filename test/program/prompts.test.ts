@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import path from "node:path"
+import { PassThrough } from "node:stream"
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
 import { UsageError } from "../../client/program/errors.js"
 import {
@@ -9,6 +10,7 @@ import {
   openWithPassphrase,
   readPassphrase,
   readPassphraseFile,
+  terminalOf,
 } from "../../client/program/prompts.js"
 import type { Terminal } from "../../client/program/prompts.js"
 
@@ -97,6 +99,40 @@ describe("a passphrase", () => {
     await expect(
       choosePassphrase({ file: undefined, terminal: clumsy.terminal }, "key"),
     ).rejects.toThrow(UsageError)
+  })
+})
+
+class FakeKeyboard extends PassThrough {
+  setRawMode(): void {}
+  ref(): void {}
+  unref(): void {}
+}
+
+describe("a terminal that hangs up", () => {
+  it("is an answer to the question that was asked, and to each one after it", async () => {
+    const keyboard = new FakeKeyboard()
+    const terminal = terminalOf(keyboard, () => {})
+    const asked = terminal.askHidden("Passphrase: ")
+    keyboard.end()
+    await expect(asked).rejects.toThrow(UsageError)
+    await expect(asked).rejects.toThrow("--passphrase-file")
+    await expect(terminal.ask("Sure? ")).rejects.toThrow(UsageError)
+  })
+
+  it("with an error is the same", async () => {
+    const keyboard = new FakeKeyboard()
+    const asked = terminalOf(keyboard, () => {}).askHidden("Passphrase: ")
+    keyboard.destroy(new Error("EIO"))
+    await expect(asked).rejects.toThrow(UsageError)
+  })
+
+  it("takes nothing from a question that was answered before", async () => {
+    const keyboard = new FakeKeyboard()
+    const terminal = terminalOf(keyboard, () => {})
+    keyboard.write("first\rsecond\r")
+    expect(await terminal.askHidden("Passphrase: ")).toBe("first")
+    expect(await terminal.askHidden("Again: ")).toBe("second")
+    keyboard.end()
   })
 })
 
