@@ -4,10 +4,11 @@
  * already there is replaced unless that was asked for.
  */
 import { type Stats, constants } from "node:fs"
-import { access, link, lstat, readdir, rename, rmdir, unlink } from "node:fs/promises"
+import { access, lstat, readdir, rename, rmdir, unlink } from "node:fs/promises"
 import path from "node:path"
 import { DestinationExists } from "./errors.js"
 import { errorCode } from "./error-code.js"
+import { moveIfFree } from "./hard-links.js"
 import { PinnedFolders } from "./pinned-folder.js"
 import { isRefusedName } from "./stored-names.js"
 
@@ -131,19 +132,7 @@ async function placeOne({ from, to, replace }: Move, at: string): Promise<void> 
     else await rename(from, at)
     return
   }
-  try {
-    // Unlike a rename, a link never takes the place of what appeared there since the plan was made.
-    await link(from, at)
-  } catch (error) {
-    const code = errorCode(error) ?? ""
-    if (code === "EEXIST") throw new DestinationExists([to])
-    if (!["EPERM", "ENOTSUP", "EOPNOTSUPP", "EMLINK", "ENOSYS"].includes(code)) throw error
-    // A file system without hard links: the best left is to look and then rename.
-    if (await stat(at)) throw new DestinationExists([to])
-    await rename(from, at)
-    return
-  }
-  await unlink(from)
+  if (!(await moveIfFree(from, at))) throw new DestinationExists([to])
 }
 
 /** `photos (2)`, `letter (2).txt`. */

@@ -1,9 +1,10 @@
 /** Files that only their owner may read, replaced so that a crash leaves the old one or the new one. */
 import { closeSync, constants, fstatSync, openSync, type PathLike, readFileSync } from "node:fs"
-import { link, mkdir, open, rename, rm } from "node:fs/promises"
+import { mkdir, open, rename, rm } from "node:fs/promises"
 import path from "node:path"
 import { random, toHex } from "../protocol/index.js"
 import { errorCode } from "./error-code.js"
+import { moveIfFree } from "./hard-links.js"
 
 export async function makePrivateFolder(folder: string): Promise<void> {
   await mkdir(folder, { recursive: true, mode: 0o700 })
@@ -25,11 +26,7 @@ export async function replacePrivateFile(file: string, content: Uint8Array): Pro
 export async function placePrivateFile(file: string, content: Uint8Array): Promise<boolean> {
   const temporary = await writeBeside(file, content)
   try {
-    // A link, unlike a rename, never replaces a file that is there.
-    await link(temporary, file)
-  } catch (error) {
-    if (errorCode(error) === "EEXIST") return false
-    throw error
+    if (!(await moveIfFree(temporary, file))) return false
   } finally {
     await rm(temporary, { force: true })
   }

@@ -8,12 +8,14 @@
  *     watch/<hash of the folder>/       deliveries whose command is still to run
  *     proofs/                           contradictions that a relay signed
  */
-import { mkdirSync, readFileSync } from "node:fs"
-import { link, readFile, rm, writeFile } from "node:fs/promises"
+import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from "node:fs"
+import { readFile, rm, writeFile } from "node:fs/promises"
 import path from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
 import { random, sha256, toHex, utf8 } from "../protocol/index.js"
 import { Locked } from "./errors.js"
 import { errorCode } from "./error-code.js"
+import { linkIfFree } from "./hard-links.js"
 
 export interface ClientState {
   readonly folder: string
@@ -41,37 +43,87 @@ export interface Lock {
  * is in use again. `what` completes "process 7 is already …".
  */
 export async function takeLock(file: string, what: string): Promise<Lock> {
-  const mine = `${process.pid} ${startOf(process.pid)}\n`
-  const offer = `${file}.${toHex(random(8))}`
-  await writeFile(offer, mine, { mode: 0o600, flag: "wx" })
-  try {
-    for (;;) {
-      if (await linked(offer, file)) break
-      const owner = await readOwner(file)
-      if (owner === undefined) continue
-      if (isAlive(owner)) throw new Locked(file, owner.pid, what)
-      // Between reading a dead owner's lock and removing it, another process may have done both and
-      // taken it: so removing is itself done under a lock, and looks again.
-      const guard = `${file}.stale`
-      if (!(await linked(offer, guard))) {
-        const guardOwner = await readOwner(guard)
-        if (guardOwner !== undefined && isAlive(guardOwner)) {
-          throw new Locked(file, guardOwner.pid, what)
-        }
-        await rm(guard, { force: true })
-        continue
+  // Random at the end: the folder of a lock may go with it and come again with that of somebody else,
+  // who may be in this process as well.
+  const mine = `${process.pid} ${startOf(process.pid)} ${toHex(random(8))}\n`
+  while (!(await tookName(file, mine))) {
+    const owner = await readOwner(file)
+    if (owner === undefined) continue
+    if (isAlive(owner)) throw new Locked(file, owner.pid, what)
+    // Between reading a dead owner's lock and removing it, another process may have done both and
+    // taken it: so removing is itself done under a lock, and looks again.
+    const guard = `${file}.stale`
+    if (!(await tookName(guard, mine))) {
+      const guardOwner = await readOwner(guard)
+      if (guardOwner !== undefined && isAlive(guardOwner)) {
+        throw new Locked(file, guardOwner.pid, what)
       }
-      const again = await readOwner(file)
-      if (again !== undefined && !isAlive(again)) await rm(file, { force: true })
       await rm(guard, { force: true })
+      continue
     }
-  } finally {
-    await rm(offer, { force: true })
+    const again = await readOwner(file)
+    if (again !== undefined && !isAlive(again)) await rm(file, { force: true })
+    await rm(guard, { force: true })
   }
   return {
     release: async () => {
-      await rm(file, { force: true })
+      if ((await readWritten(file)) === mine) await rm(file, { force: true })
     },
+  }
+}
+
+/** Makes `file` with `content`; false when there is one. */
+async function tookName(file: string, content: string): Promise<boolean> {
+  const offer = `${file}.${toHex(random(8))}`
+  await writeFile(offer, content, { mode: 0o600, flag: "wx" })
+  try {
+    const linked = await linkIfFree(offer, file)
+    if (linked !== "no links") return linked === "done"
+  } finally {
+    await rm(offer, { force: true })
+  }
+  return wroteFirst(file, content)
+}
+
+/** As `tookName`, but that others may find the file empty for a moment. */
+async function wroteFirst(file: string, content: string): Promise<boolean> {
+  let descriptor: number
+  try {
+    descriptor = openSync(file, "wx", 0o600)
+  } catch (error) {
+    if (errorCode(error) === "EEXIST") return false
+    throw error
+  }
+  try {
+    writeSync(descriptor, content)
+  } catch (error) {
+    rmSync(file, { force: true })
+    throw error
+  } finally {
+    closeSync(descriptor)
+  }
+  // A process that was stopped in between for long may have lost it.
+  return (await readWritten(file)) === content
+}
+
+const mostLooks = 20
+const lookAgainAfterMs = 50
+
+/** Who has made a lock writes it at once: one that stays empty is nobody's. */
+async function readWritten(file: string): Promise<string | undefined> {
+  for (let looks = 1; ; looks++) {
+    const content = await readIfThere(file)
+    if (content !== "" || looks === mostLooks) return content
+    await sleep(lookAgainAfterMs)
+  }
+}
+
+async function readIfThere(file: string): Promise<string | undefined> {
+  try {
+    return await readFile(file, "utf8")
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return undefined
+    throw error
   }
 }
 
@@ -80,25 +132,11 @@ interface Owner {
   start: string
 }
 
-/** A link, unlike a rename, never takes the place of what is there. */
-async function linked(from: string, to: string): Promise<boolean> {
-  try {
-    await link(from, to)
-    return true
-  } catch (error) {
-    if (errorCode(error) === "EEXIST") return false
-    throw error
-  }
-}
-
 async function readOwner(file: string): Promise<Owner | undefined> {
-  try {
-    const [pid = "", start = ""] = (await readFile(file, "utf8")).trim().split(" ")
-    return { pid: Number(pid), start }
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return undefined
-    throw error
-  }
+  const content = await readWritten(file)
+  if (content === undefined) return undefined
+  const [pid = "", start = ""] = content.trim().split(" ")
+  return { pid: Number(pid), start }
 }
 
 function isAlive(owner: Owner): boolean {

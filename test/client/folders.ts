@@ -2,6 +2,7 @@
 import {
   mkdirSync,
   mkdtempSync,
+  promises,
   readdirSync,
   readFileSync,
   rmSync,
@@ -9,14 +10,37 @@ import {
   writeFileSync,
 } from "node:fs"
 import { createHash } from "node:crypto"
+import { syncBuiltinESMExports } from "node:module"
 import { tmpdir } from "node:os"
 import path from "node:path"
-import { onTestFinished } from "vitest"
+import { onTestFinished, vi } from "vitest"
 
 export function scratchFolder(): string {
   const folder = mkdtempSync(path.join(tmpdir(), "knothole-test-"))
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
   return folder
+}
+
+/** What such file systems answer: FAT and exFAT, FUSE and SMB, Android, and FAT on Windows. */
+export const withoutHardLinks = [
+  "EPERM",
+  "ENOSYS",
+  "ENOTSUP",
+  "EOPNOTSUPP",
+  "EMLINK",
+  "EACCES",
+  "EISDIR",
+]
+
+/** Until the test ends no file gets a second name. */
+export function refuseHardLinks(code = "EPERM"): void {
+  const refusal = Object.assign(new Error(`${code}: link`), { code })
+  const link = vi.spyOn(promises, "link").mockRejectedValue(refusal)
+  syncBuiltinESMExports()
+  onTestFinished(() => {
+    link.mockRestore()
+    syncBuiltinESMExports()
+  })
 }
 
 /** Bytes that are the same in every run and different for every `seed`. */

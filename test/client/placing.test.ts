@@ -1,9 +1,17 @@
 import { linkSync, mkdirSync, readdirSync, readlinkSync, rmSync, symlinkSync } from "node:fs"
 import path from "node:path"
-import { describe, expect, test } from "vitest"
+import { beforeEach, describe, expect, test } from "vitest"
 import { DestinationExists } from "../../client/index.js"
 import { type OnExisting, placeAll, planPlacing } from "../../client/placing.js"
-import { digest, patternBytes, readTree, scratchFolder, treeOf, writeTree } from "./folders.js"
+import {
+  digest,
+  patternBytes,
+  readTree,
+  refuseHardLinks,
+  scratchFolder,
+  treeOf,
+  writeTree,
+} from "./folders.js"
 
 const one = patternBytes(10, 1)
 const two = patternBytes(10, 2)
@@ -26,7 +34,11 @@ async function place(where: { tree: string; into: string }, onExisting: OnExisti
   return [...plan.names.values()]
 }
 
-describe("putting in place", () => {
+describe.each(["with", "without"])("putting in place on a disk %s hard links", (links) => {
+  beforeEach(() => {
+    if (links === "without") refuseHardLinks()
+  })
+
   test("moves every top-level name and leaves the tree empty", async () => {
     const where = folders({ a: one, "b/c": two, "b/d": undefined }, { other: one })
     expect((await place(where, "fail")).sort()).toEqual(["a", "b"])

@@ -23,7 +23,7 @@ import {
 } from "../../client/index.js"
 import { MIB } from "../../protocol/index.js"
 import { reopenReceiveJournal } from "../../client/receive-journal.js"
-import { digest, patternBytes, readTree, treeOf, writeTree } from "./folders.js"
+import { digest, patternBytes, readTree, refuseHardLinks, treeOf, writeTree } from "./folders.js"
 import { makeDelivery } from "./made-delivery.js"
 import { makeSetting, type Setting } from "./setting.js"
 import { type Asked, found } from "./small-relay.js"
@@ -214,6 +214,14 @@ describe("a destination", () => {
     }
     await receive()
     expect(await second).toBeInstanceOf(Locked)
+  })
+
+  test("on a disk without hard links is received into as on any other", async () => {
+    const { setting, into, receive } = await make()
+    refuseHardLinks()
+    await receive()
+    expect(readTree(into)).toEqual(expected)
+    expect(setting.relay.asked.filter(isDelete)).toHaveLength(1)
   })
 
   test("that is a file is told to be one", async () => {

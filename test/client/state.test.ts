@@ -1,10 +1,19 @@
 import { spawnSync } from "node:child_process"
-import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
+import {
+  copyFileSync,
+  promises,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs"
+import { syncBuiltinESMExports } from "node:module"
 import path from "node:path"
-import { describe, expect, test } from "vitest"
+import { beforeEach, describe, expect, onTestFinished, test, vi } from "vitest"
 import { Locked, openState } from "../../client/index.js"
 import { takeLock } from "../../client/state.js"
-import { scratchFolder } from "./folders.js"
+import { refuseHardLinks, scratchFolder, withoutHardLinks } from "./folders.js"
 
 function lockFile(): string {
   return path.join(scratchFolder(), "lock")
@@ -17,7 +26,11 @@ describe("the state folder", () => {
   })
 })
 
-describe("a lock", () => {
+describe.each(["with", "without"])("a lock on a disk %s hard links", (links) => {
+  beforeEach(() => {
+    if (links === "without") refuseHardLinks()
+  })
+
   test("keeps out a second taker, and says who holds it", async () => {
     const file = lockFile()
     const lock = await takeLock(file, "sending this")
@@ -36,6 +49,17 @@ describe("a lock", () => {
     expect(readdirSync(path.dirname(file))).toEqual([])
   })
 
+  test("that is gone is not taken from who has one of that name since", async () => {
+    const file = lockFile()
+    const first = await takeLock(file, "at it")
+    rmSync(file)
+    const second = await takeLock(file, "at it")
+    await first.release()
+    await expect(takeLock(file, "at it")).rejects.toThrow(Locked)
+    await second.release()
+    expect(readdirSync(path.dirname(file))).toEqual([])
+  })
+
   test("of a process that ended is taken over", async () => {
     const file = lockFile()
     const { pid } = spawnSync(process.execPath, ["--version"])
@@ -50,11 +74,32 @@ describe("a lock", () => {
   })
 
   test("that is damaged is nobody's", async () => {
-    for (const content of ["", "hello", "-1 0\n", "0 0\n"]) {
+    const damaged = ["", "hello", "-1 0\n", "0 0\n"].map(async (content) => {
       const file = lockFile()
       writeFileSync(file, content)
       await (await takeLock(file, "at it")).release()
-    }
+    })
+    await Promise.all(damaged)
+  })
+
+  test("that is still being written is its writer's", async () => {
+    const elsewhere = lockFile()
+    await takeLock(elsewhere, "at it")
+    const file = lockFile()
+    writeFileSync(file, "")
+    const { readFile } = promises
+    const reading = vi.spyOn(promises, "readFile").mockImplementationOnce(async (...asked) => {
+      const nothingYet = await readFile(...asked)
+      copyFileSync(elsewhere, file)
+      return nothingYet
+    })
+    syncBuiltinESMExports()
+    onTestFinished(() => {
+      reading.mockRestore()
+      syncBuiltinESMExports()
+    })
+    await expect(takeLock(file, "at it")).rejects.toThrow(Locked)
+    expect(readFileSync(file, "utf8")).toBe(readFileSync(elsewhere, "utf8"))
   })
 
   test("left behind goes to one of many who want it", async () => {
@@ -66,4 +111,13 @@ describe("a lock", () => {
     expect(takers.filter(({ status }) => status === "fulfilled")).toHaveLength(1)
     expect(readFileSync(file, "utf8")).toMatch(new RegExp(`^${process.pid} `))
   })
+})
+
+test.each(withoutHardLinks)("a disk that answers %s to a hard link has locks", async (code) => {
+  refuseHardLinks(code)
+  const file = lockFile()
+  const lock = await takeLock(file, "at it")
+  await expect(takeLock(file, "at it")).rejects.toThrow(Locked)
+  await lock.release()
+  expect(readdirSync(path.dirname(file))).toEqual([])
 })

@@ -830,7 +830,7 @@ const clientMutants: readonly Mutant[] = [
     find: "return startOf(owner.pid) === owner.start",
     replace: "return true",
     testFile: "test/client/state.test.ts",
-    test: "a lock of a process that ended is taken over although another has its number now",
+    test: "a lock on a disk with hard links of a process that ended is taken over although another has its number now",
   },
   {
     id: "destination-overwritten",
@@ -838,7 +838,7 @@ const clientMutants: readonly Mutant[] = [
     find: `} else if (source.isFile() && target.isFile() && onExisting === "overwrite") {`,
     replace: "} else if (source.isFile() && target.isFile()) {",
     testFile: "test/client/placing.test.ts",
-    test: "putting in place T16 a folder that may be entered is, and a file in it is not replaced",
+    test: "putting in place on a disk with hard links T16 a folder that may be entered is, and a file in it is not replaced",
   },
   {
     id: "copy-deleted-though-a-file-failed",
