@@ -31,6 +31,7 @@ import {
 } from "../protocol/index.js"
 import { Untrustworthy } from "./errors.js"
 import { errorCode } from "./error-code.js"
+import { isoTime } from "./iso-time.js"
 import { makePrivateFolder, replacePrivateFile } from "./private-files.js"
 import { type CallOptions, notice } from "./progress.js"
 
@@ -229,7 +230,7 @@ function describeRestoration(
 }
 
 function isoMinute(timeMs: number): string {
-  return `${new Date(timeMs).toISOString().slice(0, 16)}Z`
+  return `${isoTime(timeMs).slice(0, 16)}Z`
 }
 
 /** The last head seen of one inbox, in a file of its own. */

@@ -29,6 +29,7 @@ import {
 import { errorCode } from "./error-code.js"
 import { DeliveryGone, Untrustworthy } from "./errors.js"
 import { type CachedRow, InboxCache } from "./inbox-cache.js"
+import { isoTime } from "./iso-time.js"
 import { type CallOptions, say } from "./progress.js"
 import {
   finishReceived,
@@ -470,7 +471,7 @@ function goneMessage(
   reason: TombstoneReason | "unknown",
   expiresMs: number | undefined,
 ): string {
-  const when = expiresMs === undefined ? "" : ` on ${new Date(expiresMs).toISOString()}`
+  const when = expiresMs === undefined ? "" : ` on ${isoTime(expiresMs)}`
   const told: Readonly<Record<typeof reason, string>> = {
     taken: "was taken already, here or on another machine, and the relay's copy is gone",
     revoked: "was taken back by its sender",

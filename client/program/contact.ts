@@ -10,9 +10,10 @@ import {
   readContacts,
 } from "../index.js"
 import type { Contact } from "../index.js"
+import { isoTime } from "../iso-time.js"
 import type { ContactRequest } from "./command-line.js"
 import type { Context } from "./context.js"
-import { isoTime, showTime } from "./display.js"
+import { showTime } from "./display.js"
 import { NameTaken, UsageError, WordsDiffer } from "./errors.js"
 import { terminalOrRefuse } from "./prompts.js"
 import { parseRecipient, parseRelay, refuseUnknownContact } from "./recipients.js"

@@ -1,5 +1,6 @@
 // How values look to a person. Everything a sender, a relay or a file system named passes through
 // `showText`, so that no name can move the cursor, hide, or turn the line around (T14).
+import { isoTime } from "../iso-time.js"
 
 // Controls, format characters (the bidirectional ones among them), lone surrogates, private and
 // unassigned characters, line and paragraph separators, everything that is drawn as nothing, and
@@ -87,17 +88,12 @@ export function showSize(sizeBytes: number): string {
 
 /** Local time with its zone: `2026-11-20 20:33 +01:00`. The zone follows `TZ`. */
 export function showTime(timeMs: number): string {
-  const time = new Date(timeMs)
-  const zoneMinutes = -time.getTimezoneOffset()
-  const local = new Date(timeMs + zoneMinutes * 60_000).toISOString()
+  // A stranger's time may be beyond all that has a zone.
+  const zoneMinutes = -new Date(isoTime(timeMs)).getTimezoneOffset()
+  const local = isoTime(timeMs + zoneMinutes * 60_000)
   const zone = Math.abs(zoneMinutes)
   const sign = zoneMinutes < 0 ? "-" : "+"
   return `${local.slice(0, 10)} ${local.slice(11, 16)} ${sign}${two(Math.floor(zone / 60))}:${two(zone % 60)}`
-}
-
-/** For machines. */
-export function isoTime(timeMs: number): string {
-  return new Date(timeMs).toISOString()
 }
 
 /** A rough length of time, for waiting: `8 s`, `3 min 20 s`, `2 h 5 min`, `4 d 3 h`. */

@@ -10,8 +10,9 @@ import {
   readContacts,
 } from "../index.js"
 import type { Contact, Inbox, InboxRow, Sender } from "../index.js"
+import { isoTime } from "../iso-time.js"
 import type { IdentityChoice, InboxRequest } from "./command-line.js"
-import { isoTime, shorten, showCount, showSize, showText, showTime } from "./display.js"
+import { shorten, showCount, showSize, showText, showTime } from "./display.js"
 import { UsageError } from "./errors.js"
 import { loadKeyFile, unlock } from "./identities.js"
 import { completeId, isWholeId } from "./quantities.js"

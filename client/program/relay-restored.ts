@@ -1,7 +1,8 @@
 // `knothole relay restored`: the operator's word that a data folder is a backup that was put back.
 import { Command, CommanderError } from "commander"
 import type { Restoration } from "../../protocol/index.js"
-import { isoTime, showTime } from "./display.js"
+import { isoTime } from "../iso-time.js"
+import { showTime } from "./display.js"
 import { UsageError } from "./errors.js"
 import { exitCodes } from "./exit-codes.js"
 import type { ExitCode } from "./exit-codes.js"

@@ -1,7 +1,8 @@
 import { DeliveryGone, deliveryStatus, openState, revokeDelivery, sentIds } from "../index.js"
 import type { ClientState, DeliveryStatus } from "../index.js"
+import { isoTime } from "../iso-time.js"
 import type { SentRequest } from "./command-line.js"
-import { isoTime, showTime } from "./display.js"
+import { showTime } from "./display.js"
 import type { Context, WorkOptions } from "./context.js"
 import { completeId, isWholeId } from "./quantities.js"
 

@@ -1,8 +1,9 @@
 import { parseUtf8 } from "../../protocol/index.js"
 import type { Contact, OpenDelivery } from "../index.js"
+import { isoTime } from "../iso-time.js"
 import type { ShowRequest } from "./command-line.js"
 import type { Context } from "./context.js"
-import { isoTime, showCount, showLines, showSize, showText, showTime } from "./display.js"
+import { showCount, showLines, showSize, showText, showTime } from "./display.js"
 import { describeSender, findWaiting, senderForPrograms, withInbox } from "./inbox.js"
 import { showNote } from "./receive.js"
 

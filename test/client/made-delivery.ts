@@ -40,6 +40,7 @@ export async function makeDelivery(options: {
   files: Record<string, Uint8Array>
   note?: string
   sender?: { identity: Identity; mode: "deniable" | "signature" }
+  expiresMs?: number
   change?: (entries: FileEntry[]) => FileEntry[]
 }): Promise<MadeDelivery> {
   const { relay, recipient } = options
@@ -108,7 +109,7 @@ export async function makeDelivery(options: {
     leaves,
     body,
     acceptedMs: relay.nowMs(),
-    expiresMs: relay.nowMs() + 14 * 86_400_000,
+    expiresMs: options.expiresMs ?? relay.nowMs() + 14 * 86_400_000,
     receipts: [],
   }
   relay.uploads.set(id, {

@@ -74,6 +74,19 @@ describe("T10 a chunk whose MAC is wrong", () => {
   })
 })
 
+test("a time beyond every calendar costs no delivery", async () => {
+  const setting = await makeSetting()
+  const { id } = await makeDelivery({
+    relay: setting.relay,
+    recipient: setting.identity.bundle,
+    files: { late: files.last },
+    change: (entries) => entries.map((e) => ({ ...e, mtimeMs: Number.MAX_SAFE_INTEGER })),
+  })
+  const into = path.join(setting.folder, "into")
+  await (await setting.open()).receive(id, { into, times: true })
+  expect(readTree(into)).toEqual(treeOf({ late: files.last }))
+})
+
 describe("a delivery that holds a private folder of another one", () => {
   for (const name of [".knothole-0/journal", ".KnotHole-0/tree/contract", ".\u212anothole-0"]) {
     test(`is refused whole (${name})`, async () => {

@@ -10,6 +10,7 @@ import {
   showText,
   showTime,
 } from "../../client/program/display.js"
+import { isoTime } from "../../client/iso-time.js"
 
 const dangerous = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/u
 const anyText = fc.string({ unit: "binary" })
@@ -128,6 +129,14 @@ describe("quantities", () => {
     expect(Date.parse(`${shown.slice(0, 10)}T${shown.slice(11, 16)}${shown.slice(17)}`)).toBe(
       timeMs,
     )
+  })
+
+  it("are given also for times beyond the calendar, in the same form", () => {
+    for (const timeMs of [0, Date.UTC(10_000, 0), 8.64e15 + 1, Number.MAX_SAFE_INTEGER]) {
+      expect(isoTime(timeMs)).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/)
+      expect(showTime(timeMs)).toMatch(/^\d{4}-\d\d-\d\d \d\d:\d\d [+-]\d\d:\d\d$/)
+    }
+    expect(isoTime(Number.MAX_SAFE_INTEGER)).toBe("9999-12-31T23:59:59.999Z")
   })
 })
 
