@@ -503,24 +503,13 @@ class Receiving {
     await this.#makeEmptyFiles(journal)
     await this.#journalFailures(journal)
     this.#passOver(done.chunks)
-    const units = [...planUnits(this.#placement, (_from, _to, chunk) => !done.chunks.has(chunk))]
-    const pending = units.map((unit): PendingUnit => {
-      const unitParts = rangeOfParts(unit.bodyOffset, unit.bodyOffset + unit.length)
-      const entry = { unit, missingParts: unitParts.length }
-      for (const part of unitParts) {
-        const users = this.#unitsOfPart.get(part) ?? []
-        users.push(entry)
-        this.#unitsOfPart.set(part, users)
-      }
-      return entry
-    })
+    const bytesToGo = this.#planUnits(done.chunks)
     const wanted = this.#wantedParts(done.padding)
-    const bytesToGo = pending.reduce((sum, { unit }) => sum + unit.length, 0)
     if (this.#resumed) await this.#checkRoom(bytesToGo)
     this.#thereBytes =
       this.#goalBytes - wanted.reduce((sum, part) => sum + gridLength(part, this.#bodyLength), 0)
     this.#report()
-    if (wanted.length === 0 && units.length === 0) return
+    if (wanted.length === 0) return
     const call = { signal: this.#signal, onProgress: this.#options.onProgress }
     const leaves = await fetchLeaves(this.#session, this.#opened.listed, call)
     const pool = new SealingPool(this.#slots, bytesToGo)
@@ -553,6 +542,25 @@ class Receiving {
       await pool.close()
       await this.#syncing
     }
+  }
+
+  /**
+   * Puts the units that are still to be opened at the parts they need, and nowhere else: each is given up
+   * with the last of its parts. Returns how many bytes they are.
+   */
+  #planUnits(done: ReadonlySet<number>): number {
+    let bytes = 0
+    for (const unit of planUnits(this.#placement, (_from, _to, chunk) => !done.has(chunk))) {
+      const unitParts = rangeOfParts(unit.bodyOffset, unit.bodyOffset + unit.length)
+      const pending = { unit, missingParts: unitParts.length }
+      for (const part of unitParts) {
+        const users = this.#unitsOfPart.get(part) ?? []
+        users.push(pending)
+        this.#unitsOfPart.set(part, users)
+      }
+      bytes += unit.length
+    }
+    return bytes
   }
 
   /** What was not asked for counts as done. */
@@ -616,6 +624,7 @@ class Receiving {
     this.#doneBytes += length
     this.#report()
     const users = this.#unitsOfPart.get(part) ?? []
+    this.#unitsOfPart.delete(part)
     if (users.length === 0) {
       this.#parts.delete(part)
       this.#slots.release(inHand.slot)
@@ -676,10 +685,12 @@ class Receiving {
     const entry = this.#manifest.entries[piece.file]
     const place = this.#placement.files[piece.file]
     if (entry?.type !== "file" || place === undefined) throw new RangeError("no such file")
-    const file = this.#pathOf(piece.file)
     const isWhole = piece.chunkCount === place.chunkCount
-    const base = {
-      path: file,
+    const target = this.#targetOf(piece.file, { isWhole, size: entry.size, journal })
+    // One literal, no spread: V8 gives each object that is made by one a shape of its own.
+    return {
+      path: this.#pathOf(piece.file),
+      target,
       isWindowsLike: this.#traits.isWindowsLike,
       fileOffset: piece.fileOffset,
       length: piece.length,
@@ -689,18 +700,25 @@ class Receiving {
       chunkMacs: copies.copy(
         entry.chunkMacs.subarray(16 * piece.chunk, 16 * (piece.chunk + piece.chunkCount)),
       ),
+      mode: target === "new" ? this.#modeOf(entry) : undefined,
     }
-    if (this.#failed.has(piece.file)) return { ...base, target: "nowhere", mode: undefined }
-    if (isWhole) return { ...base, target: "new", mode: this.#modeOf(entry) }
+  }
+
+  #targetOf(
+    entry: number,
+    file: { isWhole: boolean; size: number; journal: ReceiveJournal },
+  ): OpenPiece["target"] {
+    if (this.#failed.has(entry)) return "nowhere"
+    if (file.isWhole) return "new"
     try {
-      this.#createOnce(piece.file, entry.size, journal)
+      this.#createOnce(entry, file.size, file.journal)
+      return "there"
     } catch (error) {
       const refusal = nameRefusal(error)
       if (refusal === undefined) throw error
-      this.#leaveOut(piece.file, refusal)
-      return { ...base, target: "nowhere", mode: undefined }
+      this.#leaveOut(entry, refusal)
+      return "nowhere"
     }
-    return { ...base, path: this.#pathOf(piece.file), target: "there", mode: undefined }
   }
 
   /** A file that several units write to is made before the first of them, at its full length. */

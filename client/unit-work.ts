@@ -186,12 +186,12 @@ export class UnitWorker {
     } catch (error) {
       const code = errorCode(error)
       // It was there when the tree was listed.
-      if (code === "ENOENT" || code === "ENOTDIR" || code === "ELOOP")
+      if (["ENOENT", "ENOTDIR", "ELOOP", "ENXIO"].includes(code ?? "")) {
         return { kind: "changed", path }
+      }
       return { kind: "unreadable", path, reason: String(error) }
     }
     try {
-      if (!hasMark(descriptor, mark)) return { kind: "changed", path }
       for (let offset = fileOffset; offset < fileOffset + length;) {
         const chunk = this.#plain.subarray(0, gridLength(gridIndex(offset), mark.size))
         if (!readFully(descriptor, chunk, offset)) return { kind: "changed", path }
@@ -199,8 +199,11 @@ export class UnitWorker {
         cursor.encrypt(piece, offset, chunk)
         offset += chunk.length
       }
+      // Once, behind the last read: what was read from a file that still has its mark is what was listed.
       if (!hasMark(descriptor, mark)) return { kind: "changed", path }
     } catch (error) {
+      // A pipe cannot be read from a place, nor a folder at all.
+      if (!hasMark(descriptor, mark)) return { kind: "changed", path }
       return { kind: "unreadable", path, reason: String(error) }
     } finally {
       if (fileOffset + length >= mark.size) this.#close(path)
@@ -225,7 +228,9 @@ export class UnitWorker {
   }
 
   #reading(path: string): number {
-    return this.#cached(path, () => openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW))
+    // What became a pipe since the tree was listed must not be waited for.
+    const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
+    return this.#cached(path, () => openSync(path, flags))
   }
 
   // ---- in
