@@ -9,6 +9,7 @@ import { randomFillSync } from "node:crypto"
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import path from "node:path"
+import { fileURLToPath } from "node:url"
 import {
   cpuSecondsOf,
   freePort,
@@ -26,6 +27,8 @@ export type Way = { seconds: number[]; cpuSeconds: number[]; serverCpuSeconds: n
 export type TreesRun = {
   knothole: { up: Way; down: Way }
   pipeline: { up: Way; down: Way }
+  /** A Node program that only looks at every file of the tree and reads it. */
+  reading: Way
   senderPeakMiB: number
   relayPeakMiB: number
   recipientPeakMiB: number
@@ -34,6 +37,7 @@ export type TreesRun = {
   contentMiB: number
 }
 
+const readTree = fileURLToPath(new URL("./read-tree.js", import.meta.url))
 const fileBytes = 1024
 const filesInFolder = 100
 
@@ -125,6 +129,7 @@ export async function measureTrees(options: { files: number; rounds: number }): 
     const run: TreesRun = {
       knothole: { up: emptyWay(), down: emptyWay() },
       pipeline: { up: emptyWay(), down: emptyWay() },
+      reading: emptyWay(),
       senderPeakMiB: 0,
       relayPeakMiB: 0,
       recipientPeakMiB: 0,
@@ -186,10 +191,13 @@ export async function measureTrees(options: { files: number; rounds: number }): 
       check(into)
       await mustRun("curl", ["-sSf", "-X", "DELETE", davUrl])
     }
+    const reading = async () =>
+      timed(run.reading, {}, () => mustRun(process.execPath, [readTree, tree]))
     for (let round = 0; round < rounds; round++) {
       for (const measure of Math.random() < 0.5 ? [knothole, peer] : [peer, knothole]) {
         await measure(round)
       }
+      await reading()
     }
     return run
   } finally {
