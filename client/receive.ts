@@ -18,6 +18,7 @@ import {
 } from "node:fs/promises"
 import path from "node:path"
 import {
+  countFolders,
   equalBytes,
   gridCount,
   gridIndex,
@@ -26,6 +27,7 @@ import {
   headerHash,
   KIB,
   type Manifest,
+  maxEntries,
   MIB,
   type OpenedEntry,
   parseUtf8,
@@ -167,11 +169,12 @@ export async function receiveDelivery(
   const choice = options.entries && choiceOf(opened, options.entries)
   const place = new Place(options.into, opened.listed.id, choice)
   refuseOwnNames(opened)
+  const folderCount = checkFolders(opened, choice)
   try {
     await place.make()
     const lock = await place.lock()
     try {
-      return await new Receiving(session, opened, options, { place, choice }).run()
+      return await new Receiving(session, opened, options, { place, choice, folderCount }).run()
     } finally {
       await lock.release()
     }
@@ -199,6 +202,26 @@ function refuseOwnNames({ listed, manifest }: OpenedDelivery): void {
       `delivery ${listed.id} holds a name that begins with ${privatePrefix}, as only folders of this program's own do; it is not received. Discard it`,
     )
   }
+}
+
+/**
+ * As many as a list of entries could hold. Paths name folders for next to nothing, up to 63 each, and
+ * nobody sends so many (docs/protocol.md §7). Answers with how many there are.
+ */
+function checkFolders(
+  { listed, manifest }: OpenedDelivery,
+  choice: ReadonlySet<number> | undefined,
+): number {
+  const paths: string[] = []
+  for (const [index, { path: name, type }] of manifest.entries.entries()) {
+    if (choice !== undefined && !choice.has(index)) continue
+    paths.push(parseUtf8(name, "path") + (type === "directory" ? "/" : ""))
+  }
+  const count = countFolders(paths)
+  if (count <= maxEntries) return count
+  throw new Untrustworthy(
+    `delivery ${listed.id} would make ${count} folders for ${paths.length} entries, more than the ${maxEntries} of the largest tree; it is not received. Receive single entries of it, or discard it`,
+  )
 }
 
 function diskFull(
@@ -346,6 +369,8 @@ class Receiving {
   readonly #paths: readonly string[]
   /** The entries that are asked for; undefined for all. */
   readonly #choice: ReadonlySet<number> | undefined
+  /** Of what is asked for, those included that have no entry of their own. */
+  readonly #folderCount: number
   readonly #placement: Placement
   readonly #bodyLength: number
   /** Of the parts that this receiving is about, those that are there included. */
@@ -382,8 +407,13 @@ class Receiving {
     session: InboxSession,
     opened: OpenedDelivery,
     options: ReceiveOptions,
-    { place, choice }: { place: Place; choice: ReadonlySet<number> | undefined },
+    receiving: {
+      place: Place
+      choice: ReadonlySet<number> | undefined
+      folderCount: number
+    },
   ) {
+    const { place, choice, folderCount } = receiving
     this.#session = session
     this.#opened = opened
     this.#options = options
@@ -392,6 +422,7 @@ class Receiving {
     this.#paths = opened.manifest.entries.map((entry) => parseUtf8(entry.path, "path"))
     this.#placement = placeFiles(opened.manifest.entries.map(sizeOf))
     this.#choice = choice
+    this.#folderCount = folderCount
     this.#chunksLeft = this.#placement.files.map(({ chunkCount }) => chunkCount)
     this.#bodyLength = opened.listed.header.bodyLength
     this.#goalBytes = choice === undefined ? this.#bodyLength : this.#bytesOfParts(choice)
@@ -807,8 +838,13 @@ class Receiving {
     for (const index of foldedEntries(this.#pathsAskedFor(), this.#traits)) {
       this.#leaveOut(index, failureText.exists)
     }
+    let paused = 0
     for (const [index, entry] of this.#manifest.entries.entries()) {
-      if (index % 1000 === 999) await new Promise((resolve) => setImmediate(resolve))
+      // A path may name many folders, and making one takes longer than looking at an entry.
+      if (index + this.#folders.size - paused >= 1000) {
+        paused = index + this.#folders.size
+        await new Promise((resolve) => setImmediate(resolve))
+      }
       this.#signal.throwIfAborted()
       if (this.#failed.has(index) || !this.#isAskedFor(index)) continue
       const name = this.#paths[index] ?? ""
@@ -839,8 +875,9 @@ class Receiving {
     if (this.#folders.has(folder)) return this.#folders.get(folder)
     const slash = folder.lastIndexOf("/")
     const above = this.#storedFolder(slash === -1 ? "" : folder.slice(0, slash), journal)
-    const stored =
-      above === undefined ? undefined : this.#makeFolder(above, folder.slice(slash + 1))
+    const made = above === undefined ? undefined : this.#makeFolder(above, folder.slice(slash + 1))
+    // The same text, without a copy of it for each of many folders.
+    const stored = made === folder ? folder : made
     this.#folders.set(folder, stored)
     if (stored !== undefined && stored !== folder) journal.noteRenamed({ path: folder, stored })
     return stored
@@ -928,8 +965,11 @@ class Receiving {
   async #checkRoom(bytesToGo: number): Promise<void> {
     const { bavail, bsize } = await statfs(this.#place.into)
     const freeBytes = bavail * bsize
-    // A block for each entry on top: small files take more than they hold.
-    const neededBytes = bytesToGo + this.#manifest.entries.length * 4 * KIB
+    // A block for each file and folder on top: small files take more than they hold.
+    const files = this.#manifest.entries.filter(
+      ({ type }, index) => type === "file" && this.#isAskedFor(index),
+    )
+    const neededBytes = bytesToGo + (files.length + this.#folderCount) * 4 * KIB
     if (freeBytes >= neededBytes) return
     throw diskFull(this.#place.into, { neededBytes, freeBytes, isKept: this.#resumed })
   }
@@ -994,9 +1034,17 @@ class Receiving {
       .filter((folder) => folder !== undefined)
       .sort((a, b) => b.length - a.length)
       .map((folder) => `${this.#place.tree}/${folder}`)
-    await this.#orStartOver(eachOf(deepestFirst, syncsAtOnce, async (folder) => syncFolder(folder)))
+    await this.#orStartOver(
+      eachOf(deepestFirst, syncsAtOnce, async (folder) => {
+        // Many take minutes. Called off is not failed: the next run syncs all of them again.
+        if (!this.#signal.aborted) await syncFolder(folder)
+      }),
+    )
     // The tree itself stays private until it is empty.
-    for (const folder of deepestFirst.slice(0, -1)) await chmod(folder, 0o777 & ~this.#umask)
+    for (const folder of deepestFirst.slice(0, -1)) {
+      this.#signal.throwIfAborted()
+      await chmod(folder, 0o777 & ~this.#umask)
+    }
     if (this.#options.times === true) await this.#setFolderTimes()
   }
 

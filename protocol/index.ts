@@ -136,7 +136,7 @@ export {
   headerHash,
   parseHeader,
 } from "./header.js"
-export { checkPath, checkPaths, type PathEntry } from "./paths.js"
+export { checkPath, checkPaths, countFolders, type PathEntry } from "./paths.js"
 export {
   type DirectoryEntry,
   encodeEntry,

@@ -76,3 +76,20 @@ export function checkTree(keys: readonly string[]): void {
     previous = key
   }
 }
+
+/**
+ * How many folders these paths make, those on the way to an entry included; the path of a folder ends
+ * in "/". Sorted, all that lies in one folder stands together, so each path is held against the one
+ * before it: a set of the folders would take memory that a hostile manifest multiplies by their depth.
+ */
+export function countFolders(paths: readonly string[]): number {
+  let count = 0
+  let previous = ""
+  for (const path of paths.toSorted()) {
+    let at = 0
+    while (at < path.length && path.charCodeAt(at) === previous.charCodeAt(at)) at++
+    for (let end = path.indexOf("/", at); end !== -1; end = path.indexOf("/", end + 1)) count++
+    previous = path
+  }
+  return count
+}

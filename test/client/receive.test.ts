@@ -252,6 +252,21 @@ describe("a destination", () => {
     },
   )
 
+  test("is asked for a block for each file and folder, those that no entry lists included", async () => {
+    const made = await make({ "a/b/c/d/none": new Uint8Array(0), "a/b/e/none": new Uint8Array(0) })
+    const disk = await promises.statfs(made.setting.folder)
+    const blocks = (count: number) => Object.assign(disk, { bsize: 4096, bavail: count })
+    const statfs = vi.spyOn(promises, "statfs").mockResolvedValue(blocks(6))
+    syncBuiltinESMExports()
+    onTestFinished(() => {
+      statfs.mockRestore()
+      syncBuiltinESMExports()
+    })
+    await expect(made.receive()).rejects.toThrow("has no room")
+    statfs.mockResolvedValue(blocks(7))
+    await expect(made.receive()).resolves.toMatchObject({ files: 2 })
+  })
+
   test("that cannot be made says so at once", async () => {
     const { into, receive, setting } = await make()
     writeFileSync(into, "a file")

@@ -16,7 +16,7 @@ import { syncBuiltinESMExports } from "node:module"
 import path from "node:path"
 import { gzipSync } from "node:zlib"
 import { describe, expect, onTestFinished, test } from "vitest"
-import { DestinationExists, type ProgressEvent } from "../../client/index.js"
+import { DestinationExists, type ProgressEvent, Untrustworthy } from "../../client/index.js"
 import { placeAll } from "../../client/placing.js"
 import { showText } from "../../client/program/display.js"
 import { utf8 } from "../../protocol/index.js"
@@ -227,6 +227,72 @@ describe("T16 what is there", () => {
     await inbox.receive(id, { into })
     expect(readdirSync(into)).toEqual([name])
     expect(showText(name)).toBe("invoice\\u{202e}fdp.exe")
+  })
+})
+
+/** So many empty files, each in a chain of 63 folders that no other one shares. */
+async function chains(count: number) {
+  const names = Array.from({ length: count }, (_, index) => `${index}${"/n".repeat(63)}`)
+  const empty = new Uint8Array(0)
+  const delivery = await made(Object.fromEntries(names.map((name) => [name, empty])))
+  return { ...delivery, names }
+}
+
+function countFoldersMade(onFolder: (count: number) => void): () => number {
+  const { mkdirSync: original } = fs
+  let count = 0
+  fs.mkdirSync = (...args: Parameters<typeof original>) => {
+    onFolder(++count)
+    return original(...args)
+  }
+  syncBuiltinESMExports()
+  onTestFinished(() => {
+    fs.mkdirSync = original
+    syncBuiltinESMExports()
+  })
+  return () => count
+}
+
+describe("T17 folders that no entry lists", () => {
+  test("are counted before anything is made, and too many are refused", async () => {
+    const { id, inbox, into, names, setting } = await chains(4162)
+    const receiving = inbox.receive(id, { into })
+    await expect(receiving).rejects.toThrow(Untrustworthy)
+    await expect(receiving).rejects.toThrow("262206 folders")
+    expect(existsSync(into)).toBe(false)
+    expect(setting.relay.asked.some(({ method }) => method === "DELETE")).toBe(false)
+    const few = await inbox.receive(id, { into, entries: names.slice(0, 2) })
+    expect(few).toMatchObject({ files: 2, failed: [] })
+  })
+
+  test("do not keep the receiving from being called off while they are made", async () => {
+    const { id, inbox, into } = await chains(500)
+    const stop = new AbortController()
+    const made = countFoldersMade((count) => {
+      // As a key that is pressed: it is seen when the program next looks.
+      if (count === 100) setImmediate(() => stop.abort())
+    })
+    await expect(inbox.receive(id, { into, signal: stop.signal })).rejects.toThrow("aborted")
+    expect(made()).toBeLessThan(2000)
+  })
+
+  test("do not keep it from being called off while they are synced, and it goes on later", async () => {
+    const { id, inbox, into } = await chains(10)
+    const stop = new AbortController()
+    let synced = 0
+    const { open } = fs.promises
+    fs.promises.open = async (...args) => {
+      if (typeof args[0] === "string" && args[0].endsWith("/n") && ++synced === 20) stop.abort()
+      return open(...args)
+    }
+    syncBuiltinESMExports()
+    onTestFinished(() => {
+      fs.promises.open = open
+      syncBuiltinESMExports()
+    })
+    await expect(inbox.receive(id, { into, signal: stop.signal })).rejects.toThrow("aborted")
+    expect(synced).toBeLessThan(60)
+    expect(await inbox.receive(id, { into })).toMatchObject({ resumed: true, files: 10 })
   })
 })
 

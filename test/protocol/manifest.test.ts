@@ -4,6 +4,7 @@ import {
   checkPath,
   checkPaths,
   composeMegaKey,
+  countFolders,
   decryptMegaFile,
   deriveDeliveryKeys,
   encodeEntry,
@@ -344,6 +345,13 @@ describe("T13 paths that could lead out of the folder are refused by sender and 
         }))
         if (good) checkPaths(entries)
         else expect(() => checkPaths(entries)).toThrow(FormatError)
+        for (const [kind, components] of list) {
+          if (kind === "directory") folders.add(components.join("/"))
+        }
+        const paths = list.map(
+          ([kind, components]) => components.join("/") + (kind === "directory" ? "/" : ""),
+        )
+        expect(countFolders(paths)).toBe(folders.size)
       }),
       { numRuns: 2000 },
     )
