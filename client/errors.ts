@@ -115,12 +115,21 @@ export class SourceUnusable extends Error {
 export class DestinationExists extends Error {
   override readonly name: string = "DestinationExists"
   readonly paths: readonly string[]
+  /** Other names of the delivery may be in place already, and stay there. */
+  readonly isPartlyThere: boolean
 
-  constructor(paths: readonly string[]) {
+  constructor(
+    paths: readonly string[],
+    { isPartlyThere = false }: { isPartlyThere?: boolean } = {},
+  ) {
     const shown = paths.slice(0, 10).join(", ")
     const rest = paths.length > 10 ? ` and ${paths.length - 10} more` : ""
-    super(`${shown}${rest} already exists; choose another folder, or ask to overwrite or to rename`)
+    const todo = isPartlyThere
+      ? "the rest may be in place already; move it away, or ask to overwrite or to rename"
+      : "choose another folder, or ask to overwrite or to rename"
+    super(`${shown}${rest} already exists; ${todo}`)
     this.paths = paths
+    this.isPartlyThere = isPartlyThere
   }
 }
 

@@ -10,7 +10,8 @@ import { DestinationExists } from "./errors.js"
 import { errorCode } from "./error-code.js"
 import { moveIfFree } from "./hard-links.js"
 import { PinnedFolders } from "./pinned-folder.js"
-import { isRefusedName } from "./stored-names.js"
+import { maxComponentBytes, utf8 } from "../protocol/index.js"
+import { folded, isRefusedName } from "./stored-names.js"
 
 export type OnExisting = "fail" | "overwrite" | "rename"
 
@@ -28,6 +29,8 @@ export interface PlacingPlan {
   readonly names: ReadonlyMap<string, string>
   /** Folders of the tree that are empty once their content has been moved elsewhere. */
   readonly emptied: readonly string[]
+  /** A run before this may have put some of it in place. */
+  readonly isBegun: boolean
 }
 
 /** The top-level names of a delivery that the destination already has. Looks only. */
@@ -46,8 +49,9 @@ export async function planPlacing(options: {
   onExisting: OnExisting
   /** Folders that are there may be entered also where no file may be replaced. */
   entersFolders: boolean
+  isBegun: boolean
 }): Promise<PlacingPlan> {
-  const { tree, into, onExisting, entersFolders } = options
+  const { tree, into, onExisting, entersFolders, isBegun } = options
   const moves: Move[] = []
   const names = new Map<string, string>()
   const emptied: string[] = []
@@ -74,7 +78,9 @@ export async function planPlacing(options: {
     }
   }
 
-  for (const name of await readdir(tree)) {
+  const top = await readdir(tree)
+  const taken = new Set(top.map(foldedName))
+  for (const name of top) {
     const from = path.join(tree, name)
     const to = path.join(into, name)
     const [source, target] = [await stat(from), await stat(to)]
@@ -85,26 +91,32 @@ export async function planPlacing(options: {
     } else if (onExisting === "fail" && !entersFolders) {
       inTheWay.push(to)
     } else if (onExisting === "rename") {
-      const free = await freeName(into, name, source.isDirectory())
-      moves.push({ from, to: path.join(into, free), replace: false })
-      names.set(name, free)
+      const free = await freeName({ into, name, source, taken })
+      taken.add(foldedName(free.name))
+      moves.push({ from, to: path.join(into, free.name), replace: free.isThere })
+      names.set(name, free.name)
     } else {
       await merge(from, to)
       names.set(name, name)
     }
   }
-  if (inTheWay.length > 0) throw new DestinationExists(inTheWay)
-  return { into, moves, names, emptied }
+  if (inTheWay.length > 0) throw new DestinationExists(inTheWay, { isPartlyThere: isBegun })
+  return { into, moves, names, emptied, isBegun }
 }
 
 /** Can be run again after a crash: a plan made anew holds only what is still to be moved. */
 export async function placeAll(plan: PlacingPlan): Promise<void> {
   const folders = new PinnedFolders(plan.into)
+  let { isBegun } = plan
   try {
     for (const move of plan.moves) {
       const folder = await folders.pathTo(path.dirname(move.to))
       await placeOne(move, `${folder}/${path.basename(move.to)}`)
+      isBegun = true
     }
+  } catch (error) {
+    if (!(error instanceof DestinationExists) || !isBegun) throw error
+    throw new DestinationExists(error.paths, { isPartlyThere: true })
   } finally {
     await folders.close()
   }
@@ -135,27 +147,85 @@ async function placeOne({ from, to, replace }: Move, at: string): Promise<void> 
   if (!(await moveIfFree(from, at))) throw new DestinationExists([to])
 }
 
-/** `photos (2)`, `letter (2).txt`. */
-async function freeName(into: string, name: string, isFolder: boolean): Promise<string> {
-  const extension = isFolder ? "" : path.extname(name)
-  const stem = name.slice(0, name.length - extension.length)
-  for (let number = 2; ; number++) {
-    const candidate = `${stem} (${number})${extension}`
-    if (!(await stat(path.join(into, candidate)))) return candidate
+/** How much shorter a name is made at a time on a disk that takes none of 255 bytes. */
+const shorterByBytes = 16
+
+/**
+ * A name that is none of the delivery's own, nor one that was found for another, nor on the disk. Or one
+ * that is: where a run that was cut off has linked the file and not yet removed its old name.
+ */
+async function freeName(wanted: {
+  into: string
+  name: string
+  source: Stats
+  taken: ReadonlySet<string>
+}): Promise<{ name: string; isThere: boolean }> {
+  const { into, name, source, taken } = wanted
+  for (let most = maxComponentBytes; most > 2 * shorterByBytes; most -= shorterByBytes) {
+    for (let number = 2; ; number++) {
+      const candidate = numbered({ name, number, isFolder: source.isDirectory(), most })
+      if (taken.has(foldedName(candidate))) continue
+      const there = await look(path.join(into, candidate))
+      if (there === "refused") break
+      if (there === undefined) return { name: candidate, isThere: false }
+      if (isSameFile(source, there)) return { name: candidate, isThere: true }
+    }
   }
+  throw new DestinationExists([path.join(into, name)])
+}
+
+/** As any disk may fold it: a name that is only found for something can keep clear of every other. */
+function foldedName(name: string): string {
+  return folded(name, { foldsCase: true, foldsForm: true })
+}
+
+/** What is longer belongs to the name. */
+const longestExtension = 16
+
+/** `photos (2)`, `letter (2).txt`; the stem of a long name loses its end. */
+function numbered(wanted: {
+  name: string
+  number: number
+  isFolder: boolean
+  most: number
+}): string {
+  const { name, number, isFolder, most } = wanted
+  const last = isFolder ? "" : path.extname(name)
+  const extension = utf8(last).length > longestExtension ? "" : last
+  const end = ` (${number})${extension}`
+  return startOf(name.slice(0, name.length - extension.length), most - utf8(end).length) + end
+}
+
+/** The characters of `text` that fit into so many bytes. */
+function startOf(text: string, bytes: number): string {
+  let start = ""
+  let left = bytes
+  for (const character of text) {
+    left -= utf8(character).length
+    if (left < 0) break
+    start += character
+  }
+  return start
 }
 
 function isSameFile(a: Stats, b: Stats): boolean {
   return a.ino === b.ino && a.dev === b.dev
 }
 
-/** Of the name itself, never of what a link points to. */
+/** What is there under the name itself, never what a link points to. */
 async function stat(file: string): Promise<Stats | undefined> {
+  const there = await look(file)
+  return there === "refused" ? undefined : there
+}
+
+/** "refused" where the disk stores no such name. */
+async function look(file: string): Promise<Stats | "refused" | undefined> {
   try {
     return await lstat(file)
   } catch (error) {
     const code = errorCode(error) ?? ""
-    if (code === "ENOENT" || code === "ENOTDIR" || isRefusedName(error)) return undefined
+    if (code === "ENOENT" || code === "ENOTDIR") return undefined
+    if (isRefusedName(error)) return "refused"
     throw error
   }
 }

@@ -500,7 +500,7 @@ class Receiving {
     )
     if (existing.length > 0) {
       await journal?.close()
-      throw new DestinationExists(existing)
+      throw new DestinationExists(existing, { isPartlyThere: isPlacing(journal) })
     }
   }
 
@@ -1098,6 +1098,7 @@ class Receiving {
         into,
         onExisting: this.#options.onExisting ?? "fail",
         entersFolders: this.#choice !== undefined,
+        isBegun: isPlacing(journal),
       })
       await journal.notePlacing(this.#placedAs(plan.names, journal))
       await placeAll(plan)
@@ -1145,6 +1146,11 @@ class Receiving {
       return placed === undefined ? [] : [placed + stored.slice(top.length)]
     })
   }
+}
+
+/** Something of it may be in place. */
+function isPlacing(journal: ReceiveJournal | undefined): boolean {
+  return journal !== undefined && journal.stage !== "fetching"
 }
 
 interface UnitContext {

@@ -144,7 +144,11 @@ export function foldedEntries(paths: readonly string[], traits: NameTraits): Set
   return colliding
 }
 
-function folded(name: string, { foldsCase, foldsForm }: NameTraits): string {
+/** Names that are the same one to a file system that folds in these ways. */
+export function folded(
+  name: string,
+  { foldsCase, foldsForm }: Pick<NameTraits, "foldsCase" | "foldsForm">,
+): string {
   const formed = foldsForm ? name.normalize("NFC") : name
   // Both ways, because several small letters share a capital one, and the other way round.
   return foldsCase ? formed.toLowerCase().toUpperCase().toLowerCase() : formed

@@ -174,12 +174,18 @@ export const errorKinds: readonly ErrorKind[] = [
       remedy: "Rename what is not UTF-8, or say --skip-bad-names to leave it out.",
     }),
   })),
-  kind(DestinationExists, ({ paths }) => ({
+  kind(DestinationExists, ({ paths, isPartlyThere }) => ({
     exit: exitCodes.failed,
     code: "destination_exists",
-    message: listing("nothing was put in place, because these exist already:", paths.map(showText)),
-    remedy:
-      "Choose another folder with -o DIR, or say --rename (keep both) or --overwrite (replace them).",
+    message: listing(
+      isPartlyThere
+        ? "not everything could be put in place, because these exist already:"
+        : "nothing was put in place, because these exist already:",
+      paths.map(showText),
+    ),
+    remedy: isPartlyThere
+      ? "What is in place stays, and what is not is kept. To put the rest in place, move these away and run the same again, or say --rename (keep both) or --overwrite (replace them)."
+      : "Choose another folder with -o DIR, or say --rename (keep both) or --overwrite (replace them).",
   })),
   kind(DestinationNotFolder, ({ path }) => ({
     exit: exitCodes.failed,

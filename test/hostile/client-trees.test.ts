@@ -160,7 +160,7 @@ describe("T15 a link in the place of", () => {
         writeFileSync(from, one)
         return { from, to: path.join(into, "photos/new", `${index}`), replace: true }
       })
-      const placing = placeAll({ into, moves, names: new Map(), emptied: [] })
+      const placing = placeAll({ into, moves, names: new Map(), emptied: [], isBegun: false })
       ends.add(
         await placing.then(
           () => "placed",

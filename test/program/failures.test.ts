@@ -129,6 +129,14 @@ describe("the words of a failure", () => {
     expect(message.split("\n")).toHaveLength(22)
   })
 
+  it("do not say that nothing was put in place when something was", () => {
+    const nothing = explainFailure(new client.DestinationExists(["/in/a"]))
+    expect(nothing.message).toContain("nothing was put in place")
+    const some = explainFailure(new client.DestinationExists(["/in/a"], { isPartlyThere: true }))
+    expect(some.message).not.toContain("nothing")
+    expect(some.remedy).toContain("What is in place stays")
+  })
+
   it("explain what the system only abbreviates", () => {
     const full = Object.assign(new Error("ENOSPC: no space"), { code: "ENOSPC", path: "/d/x" })
     expect(explainFailure(full)).toMatchObject({ exit: 8, code: "enospc" })
