@@ -18,7 +18,7 @@ import {
   u32,
   utf8,
 } from "../protocol/index.js"
-import { AppendLog, createLog, type LogRecord, reopenLog } from "./append-log.js"
+import { AppendLog, createLog, type LogRecord, readLog, reopenLog } from "./append-log.js"
 
 const magic = "KNHRCV1\n"
 const types = {
@@ -26,16 +26,36 @@ const types = {
   boot: 2,
   done: 3,
   synced: 4,
-  failed: 5,
+  /** As earlier versions noted it: without a path, and in the words that people were told. */
+  formerFailed: 5,
   placing: 6,
   placed: 7,
   renamed: 8,
+  failed: 9,
 } as const
+
+/**
+ * Its content is not what its MACs say; its name is another entry's here; this disk does not store it
+ * under any name. Journals hold their places in this list.
+ */
+const failureReasons = ["mac", "exists", "name"] as const
+
+export type FailureReason = (typeof failureReasons)[number]
+
+const formerReasons: ReadonlyMap<string, FailureReason> = new Map([
+  ["its content does not match what the list of entries says; its sender made it so", "mac"],
+  ["this file system takes its name for that of another entry", "exists"],
+  ["this file system does not allow its name", "name"],
+])
 
 export interface FailedEntry {
   readonly entry: number
-  readonly reason: string
+  readonly path: string
+  readonly reason: FailureReason
 }
+
+/** Its path is undefined where an earlier version noted it. */
+export type NotedFailure = Omit<FailedEntry, "path"> & { readonly path: string | undefined }
 
 /** A path of the delivery, of a file or a folder, that this disk stores under another one. */
 export interface RenamedPath {
@@ -56,7 +76,7 @@ export class ReceiveJournal {
   readonly #log: AppendLog
   /** What does not have to be fetched again. */
   readonly done: DoneRun[] = []
-  readonly failed: FailedEntry[] = []
+  readonly failed: NotedFailure[] = []
   readonly #renamed = new Map<string, string>()
   /** Where things are or will be put, as names in the destination. */
   readonly placedNames: string[] = []
@@ -92,9 +112,9 @@ export class ReceiveJournal {
 
   async noteFailed(failures: readonly FailedEntry[]): Promise<void> {
     if (failures.length === 0) return
-    for (const { entry, reason } of failures) {
-      this.failed.push({ entry, reason })
-      this.#log.append(types.failed, concatBytes(u32(entry), utf8(reason)))
+    for (const failure of failures) {
+      this.failed.push(failure)
+      this.#log.append(types.failed, encodeFailed(failure))
     }
     await this.#log.flush()
   }
@@ -152,10 +172,10 @@ export class ReceiveJournal {
           break
         }
         case types.failed:
-          this.failed.push({
-            entry: reader.u32("entry"),
-            reason: parseUtf8(reader.take(reader.remaining, "reason"), "reason"),
-          })
+          this.failed.push(parseFailed(reader))
+          break
+        case types.formerFailed:
+          this.failed.push(parseFormerFailed(reader))
           break
         case types.renamed: {
           const [path, stored] = parseNames(payload)
@@ -252,6 +272,37 @@ export async function startReceiveJournal(
   const log = await createLog(file, magic)
   log.append(types.start, start)
   return new ReceiveJournal(log)
+}
+
+/** Whether everything is in place. The journal may be another process's: it is only looked at. */
+export async function saysPlaced(
+  file: string,
+  isOurs: (start: Uint8Array) => boolean,
+): Promise<boolean> {
+  const [first, ...rest] = (await readLog(file, magic)) ?? []
+  if (first?.type !== types.start || !isOurs(first.payload)) return false
+  return rest.some(({ type }) => type === types.placed)
+}
+
+function encodeFailed({ entry, path, reason }: FailedEntry): Uint8Array {
+  return concatBytes(u32(entry), Uint8Array.of(failureReasons.indexOf(reason)), utf8(path))
+}
+
+function parseFailed(reader: ByteReader): NotedFailure {
+  const entry = reader.u32("entry")
+  const reason = knownReason(failureReasons[reader.u8("reason")])
+  return { entry, path: parseUtf8(reader.take(reader.remaining, "path"), "path"), reason }
+}
+
+function parseFormerFailed(reader: ByteReader): NotedFailure {
+  const entry = reader.u32("entry")
+  const text = parseUtf8(reader.take(reader.remaining, "reason"), "reason")
+  return { entry, path: undefined, reason: knownReason(formerReasons.get(text)) }
+}
+
+function knownReason(reason: FailureReason | undefined): FailureReason {
+  if (reason === undefined) throw new FormatError("receive journal", "a reason nobody writes")
+  return reason
 }
 
 function parseNames(payload: Uint8Array): string[] {

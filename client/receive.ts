@@ -51,10 +51,12 @@ import { syncFolder } from "./private-files.js"
 import { asError, type CallOptions, say } from "./progress.js"
 import {
   type FailedEntry,
+  type FailureReason,
   isStartOf,
   journalStart,
   type ReceiveJournal,
   reopenReceiveJournal,
+  saysPlaced,
   startReceiveJournal,
 } from "./receive-journal.js"
 import { callOf } from "./relay.js"
@@ -131,33 +133,36 @@ export async function finishReceived(
 ): Promise<ReceiveResult | undefined> {
   const place = new Place(options.into, id)
   const owner = { identity: session.identity, origin: session.relay.client.origin, id }
-  const journal = await reopenReceiveJournal(place.journalFile, (start) => isStartOf(start, owner))
-  if (journal === undefined) return undefined
+  const isOurs = (start: Uint8Array) => isStartOf(start, owner)
+  // Only looked at before the lock is ours: to reopen a journal cuts off what is written to it meanwhile.
+  if (!(await saysPlaced(place.journalFile, isOurs))) return undefined
+  const lock = await place.lock()
   try {
-    if (journal.stage !== "placed") return undefined
-    const lock = await place.lock()
-    try {
-      if (options.keep !== true && journal.failed.length === 0) {
-        await deleteCopy(session, id, options)
-      }
-    } finally {
-      await lock.release()
+    const journal = await reopenReceiveJournal(place.journalFile, isOurs)
+    await journal?.close()
+    if (journal?.stage !== "placed") return undefined
+    const failed = journal.failed.flatMap(({ path, reason }) =>
+      path === undefined ? [] : [{ path, reason: failureText[reason] }],
+    )
+    // Paths that an earlier version did not note are in the relay's copy, which stayed because of them.
+    if (failed.length < journal.failed.length) return undefined
+    if (options.keep !== true && failed.length === 0) await deleteCopy(session, id, options)
+    await place.clear()
+    return {
+      id,
+      paths: journal.placedNames.map((name) => path.join(place.named, name)),
+      files: 0,
+      bytes: 0,
+      note: "",
+      sender: undefined,
+      resumed: true,
+      renamed: journal.renamed,
+      failed,
+      fetchedBytes: 0,
     }
   } finally {
-    await journal.close()
-  }
-  await place.clear()
-  return {
-    id,
-    paths: journal.placedNames.map((name) => path.join(place.named, name)),
-    files: 0,
-    bytes: 0,
-    note: "",
-    sender: undefined,
-    resumed: true,
-    renamed: journal.renamed,
-    failed: [],
-    fetchedBytes: 0,
+    await lock.release()
+    await place.clearIfUnused()
   }
 }
 
@@ -257,6 +262,7 @@ class Place {
   readonly folder: string
   readonly tree: string
   readonly journalFile: string
+  readonly #lockFile: string
 
   /** What is received of a delivery in parts does not get in the way of all of it. */
   constructor(into: string, id: string, choice?: ReadonlySet<number>) {
@@ -266,6 +272,7 @@ class Place {
     this.folder = path.join(this.into, `${privatePrefix}${id}${part}`)
     this.tree = path.join(this.folder, "tree")
     this.journalFile = path.join(this.folder, "journal")
+    this.#lockFile = path.join(this.folder, "lock")
   }
 
   async make(): Promise<void> {
@@ -298,22 +305,29 @@ class Place {
   }
 
   async lock(): Promise<Lock> {
-    return takeLock(path.join(this.folder, "lock"), "receiving this delivery here")
+    return takeLock(this.#lockFile, "receiving this delivery here")
   }
 
-  /** The journal goes last: as long as there is something to clean up, it says so. */
+  /**
+   * For who holds the lock. The journal goes last: as long as there is something to clean up, it says so.
+   * The folder goes when it is empty and the lock is released, if nobody has begun anything in it by then.
+   */
   async clear(): Promise<void> {
-    await rm(this.tree, { recursive: true, force: true })
+    const kept = [this.journalFile, this.#lockFile]
+    for (const name of await readdir(this.folder)) {
+      const file = path.join(this.folder, name)
+      if (!kept.includes(file)) await rm(file, { recursive: true, force: true })
+    }
     await rm(this.journalFile, { force: true })
-    await rm(this.folder, { recursive: true, force: true })
   }
 
-  /** Nothing was begun, so nothing has to be kept for another run. */
+  /** Nothing was begun, or all is done, so nothing has to be kept for another run. */
   async clearIfUnused(): Promise<void> {
     try {
-      if ((await readdir(this.folder)).length === 0) await rm(this.folder, { recursive: true })
+      await rmdir(this.folder)
     } catch (error) {
-      if (!["ENOENT", "ENOTDIR"].includes(errorCode(error) ?? "")) throw error
+      const code = errorCode(error) ?? ""
+      if (!["ENOTEMPTY", "EEXIST", "ENOENT", "ENOTDIR"].includes(code)) throw error
     }
   }
 }
@@ -385,7 +399,7 @@ class Receiving {
   /** Chunks of each entry that are still to come. */
   readonly #chunksLeft: number[]
   readonly #created = new Set<number>()
-  readonly #failed = new Map<number, string>()
+  readonly #failed = new Map<number, FailureReason>()
   /** Those that the journal does not know of yet. */
   readonly #newFailures: FailedEntry[] = []
   /** Where each entry is stored in the tree, components separated by `/`. */
@@ -774,10 +788,10 @@ class Receiving {
     journal.noteRenamed({ path: this.#paths[entry] ?? "", stored: renamed })
   }
 
-  #leaveOut(entry: number, reason: string): void {
+  #leaveOut(entry: number, reason: FailureReason): void {
     if (this.#failed.has(entry)) return
     this.#failed.set(entry, reason)
-    this.#newFailures.push({ entry, reason })
+    this.#newFailures.push({ entry, path: this.#paths[entry] ?? "", reason })
   }
 
   async #journalFailures(journal: ReceiveJournal): Promise<void> {
@@ -795,7 +809,7 @@ class Receiving {
       case "mac":
       case "exists":
       case "name":
-        this.#leaveOut(piece.file, failureText[failure.reason])
+        this.#leaveOut(piece.file, failure.reason)
     }
   }
 
@@ -836,7 +850,7 @@ class Receiving {
   async #makeFolders(journal: ReceiveJournal): Promise<void> {
     const known = new Map(journal.renamed.map(({ path, stored }) => [path, stored]))
     for (const index of foldedEntries(this.#pathsAskedFor(), this.#traits)) {
-      this.#leaveOut(index, failureText.exists)
+      this.#leaveOut(index, "exists")
     }
     let paused = 0
     for (const [index, entry] of this.#manifest.entries.entries()) {
@@ -853,7 +867,7 @@ class Receiving {
       const folder = entry.type === "directory" ? name : parent
       const stored = this.#storedFolder(folder, journal)
       if (stored === undefined) {
-        this.#leaveOut(index, failureText.name)
+        this.#leaveOut(index, "name")
       } else if (entry.type === "directory") {
         this.#stored[index] = stored
       } else {
@@ -1017,7 +1031,7 @@ class Receiving {
     say(this.#options, { kind: "phase", phase: "syncing" })
     for (const [entry, reason] of this.#failed) {
       // A name that collides is the name of another entry's file.
-      if (reason === failureText.mac) await rm(this.#pathOf(entry), { force: true })
+      if (reason === "mac") await rm(this.#pathOf(entry), { force: true })
     }
     if (this.#failed.size > 0) await this.#removeUnneededFolders()
     for (const [index, entry] of this.#manifest.entries.entries()) {
@@ -1108,7 +1122,7 @@ class Receiving {
     }
     const failed = [...this.#failed].map(([entry, reason]) => ({
       path: this.#paths[entry] ?? "",
-      reason,
+      reason: failureText[reason],
     }))
     // What could not be put in place can still be had, or reported, from the relay's copy.
     const mayGo = this.#options.keep !== true && this.#choice === undefined
@@ -1159,16 +1173,16 @@ interface UnitContext {
   readonly work: Set<Promise<void>>
 }
 
-const failureText: Readonly<Record<"mac" | "exists" | "name", string>> = {
+const failureText: Readonly<Record<FailureReason, string>> = {
   mac: "its content does not match what the list of entries says; its sender made it so",
   exists: "this file system takes its name for that of another entry",
   name: "this file system does not allow its name",
 }
 
 /** Why a name could not be made, when that is the name's fault alone. */
-function nameRefusal(error: unknown): string | undefined {
-  if (isTakenName(error)) return failureText.exists
-  return isRefusedName(error) ? failureText.name : undefined
+function nameRefusal(error: unknown): FailureReason | undefined {
+  if (isTakenName(error)) return "exists"
+  return isRefusedName(error) ? "name" : undefined
 }
 
 function sizeOf(entry: OpenedEntry): number {

@@ -43,7 +43,9 @@ describe("the journal of an upload", () => {
     ["a part beyond the largest body", 5, concatBytes(u32(65_540), filled(32))],
     ["a leaf with a byte behind it", 5, concatBytes(u32(0), filled(33))],
     ["half a MAC", 4, concatBytes(u32(0), filled(8))],
-    ["a kind of record nobody writes", 9, filled(4)],
+    ["a kind of record nobody writes", 200, filled(4)],
+    ["a reason nobody writes", 9, concatBytes(u32(0), Uint8Array.of(3), utf8("path"))],
+    ["words for a reason that nobody wrote", 5, concatBytes(u32(0), utf8("reason"))],
   ])("with %s is none", async (_, type, payload) => {
     const file = journal("KNHUPL1\n", start, [type, payload])
     expect(await reopenUploadJournal(file, [])).toEqual({ kind: "none" })
@@ -57,7 +59,9 @@ describe("the journal of a download", () => {
     ["names that are no JSON", 6, utf8("[")],
     ["names that are no list", 6, utf8("{}")],
     ["a run with a byte behind it", 3, concatBytes(Uint8Array.of(0), u32(0), u32(1), filled(1))],
-    ["a kind of record nobody writes", 9, filled(4)],
+    ["a kind of record nobody writes", 200, filled(4)],
+    ["a reason nobody writes", 9, concatBytes(u32(0), Uint8Array.of(3), utf8("path"))],
+    ["words for a reason that nobody wrote", 5, concatBytes(u32(0), utf8("reason"))],
   ])("with %s is none", async (_, type, payload) => {
     const file = journal("KNHRCV1\n", start, [type, payload])
     expect(await reopenReceiveJournal(file, () => true)).toBeUndefined()

@@ -13,7 +13,7 @@ import { createHash } from "node:crypto"
 import { syncBuiltinESMExports } from "node:module"
 import { tmpdir } from "node:os"
 import path from "node:path"
-import { onTestFinished, vi } from "vitest"
+import { onTestFinished } from "vitest"
 
 export function scratchFolder(): string {
   const folder = mkdtempSync(path.join(tmpdir(), "knothole-test-"))
@@ -32,15 +32,29 @@ export const withoutHardLinks = [
   "EISDIR",
 ]
 
+type Call = (file: string, options?: unknown) => Promise<unknown>
+
+/** Lays `act` over a function of node:fs/promises until the test ends, or what this gives back is called. */
+export function insteadOf(
+  name: "link" | "readdir" | "rm" | "rmdir",
+  act: (call: Call, file: string, options?: unknown) => Promise<unknown>,
+): () => void {
+  // All of these take a path first and one thing more; what they give back is only handed on.
+  const calls = promises as unknown as Record<typeof name, Call>
+  const call = calls[name]
+  const restore = () => {
+    calls[name] = call
+    syncBuiltinESMExports()
+  }
+  calls[name] = async (file, options) => act(call, file, options)
+  syncBuiltinESMExports()
+  onTestFinished(restore)
+  return restore
+}
+
 /** Until the test ends no file gets a second name. */
 export function refuseHardLinks(code = "EPERM"): void {
-  const refusal = Object.assign(new Error(`${code}: link`), { code })
-  const link = vi.spyOn(promises, "link").mockRejectedValue(refusal)
-  syncBuiltinESMExports()
-  onTestFinished(() => {
-    link.mockRestore()
-    syncBuiltinESMExports()
-  })
+  insteadOf("link", () => Promise.reject(Object.assign(new Error(`${code}: link`), { code })))
 }
 
 /** Bytes that are the same in every run and different for every `seed`. */

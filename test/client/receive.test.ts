@@ -21,9 +21,18 @@ import {
   type ReceiveOptions,
   type ReceiveResult,
 } from "../../client/index.js"
-import { MIB } from "../../protocol/index.js"
-import { reopenReceiveJournal } from "../../client/receive-journal.js"
-import { digest, patternBytes, readTree, refuseHardLinks, treeOf, writeTree } from "./folders.js"
+import { concatBytes, headerHash, MIB, u32, utf8 } from "../../protocol/index.js"
+import { createLog } from "../../client/append-log.js"
+import { journalStart, reopenReceiveJournal } from "../../client/receive-journal.js"
+import {
+  digest,
+  insteadOf,
+  patternBytes,
+  readTree,
+  refuseHardLinks,
+  treeOf,
+  writeTree,
+} from "./folders.js"
 import { makeDelivery } from "./made-delivery.js"
 import { makeSetting, type Setting } from "./setting.js"
 import { type Asked, found } from "./small-relay.js"
@@ -71,6 +80,16 @@ async function interrupted({ setting, receive }: Made, enough: number): Promise<
   }
   await expect(receive({ signal: stop.signal, parallel: 1 })).rejects.toThrow("aborted")
   setting.relay.change = (_, answer) => answer
+}
+
+/** Everything is in place and the relay's copy is gone if it goes, but nothing is cleaned up. */
+async function cutOffInPlace({ receive }: Pick<Made, "receive">): Promise<void> {
+  const restore = insteadOf("rm", async (rm, file, options) => {
+    if (file.endsWith("/tree") && existsSync(file)) throw new Error("cut off")
+    await rm(file, options)
+  })
+  await expect(receive()).rejects.toThrow("cut off")
+  restore()
 }
 
 describe("receiving", () => {
@@ -205,15 +224,43 @@ describe("a destination", () => {
     expect(readdirSync(elsewhere)).toEqual([])
   })
 
-  test("that another process is receiving into is not touched", async () => {
-    const { receive, setting } = await make()
+  test("that another process is receiving into is not touched, nor is its journal", async () => {
+    const { receive, setting, into, id } = await make()
+    const journal = path.join(into, `.knothole-${id}`, "journal")
+    const journals: string[] = []
+    const trySecond = async () => {
+      journals.push(digest(readFileSync(journal)))
+      const error = await receive().catch((error: unknown) => error)
+      journals.push(digest(readFileSync(journal)))
+      return error
+    }
     let second: Promise<unknown> | undefined
     setting.relay.change = async (asked, answer) => {
-      if (isBody(asked)) await (second ??= receive().catch((error: unknown) => error))
+      if (isBody(asked)) await (second ??= trySecond())
       return answer
     }
     await receive()
     expect(await second).toBeInstanceOf(Locked)
+    expect(journals[1]).toBe(journals[0])
+  })
+
+  test("is left alone by who finds another process there at the end", async () => {
+    const { receive, into, id } = await make()
+    const folder = path.join(into, `.knothole-${id}`)
+    // Between a look at the empty folder and its removal.
+    const come = () => writeTree(folder, { lock: patternBytes(1, 1) })
+    insteadOf("readdir", async (readdir, asked, options) => {
+      const names = await readdir(asked, options)
+      if (asked === folder) come()
+      return names
+    })
+    insteadOf("rmdir", async (rmdir, asked, options) => {
+      if (asked === folder) come()
+      await rmdir(asked, options)
+    })
+    writeTree(into, { in: patternBytes(3, 9) })
+    await expect(receive()).rejects.toThrow(DestinationExists)
+    expect(readdirSync(folder)).toEqual(["lock"])
   })
 
   test("on a disk without hard links is received into as on any other", async () => {
@@ -403,6 +450,62 @@ describe("run again after an interruption", () => {
     expect(await made.receive()).toMatchObject({ resumed: true, paths: [path.join(into, "in")] })
     expect(readTree(into)).toEqual(expected)
     expect(setting.relay.asked.filter(isBody)).toEqual([])
+  })
+
+  test("cut off while it cleans up, it leaves alone what another process begins there", async () => {
+    const made = await make()
+    await cutOffInPlace(made)
+    const folder = path.join(made.into, `.knothole-${made.id}`)
+    const begun = { lock: patternBytes(1, 1), journal: patternBytes(1, 2) }
+    insteadOf("rm", async (rm, file, options) => {
+      await rm(file, options)
+      if (file === path.join(folder, "lock")) writeTree(folder, begun)
+    })
+    await made.receive()
+    expect(readTree(folder)).toEqual(treeOf(begun))
+  })
+
+  test("cut off after everything was in place, it tells again what was left out", async () => {
+    const setting = await makeSetting()
+    const { relay, identity } = setting
+    const { id } = await makeDelivery({
+      relay,
+      recipient: identity.bundle,
+      files: { good: patternBytes(10, 1), "in/bad": patternBytes(10, 2) },
+      change: (entries) =>
+        entries.map((entry, index) =>
+          index === 1 ? { ...entry, chunkMacs: patternBytes(16, 3) } : entry,
+        ),
+    })
+    const into = path.join(setting.folder, "into")
+    const receive = async () => (await setting.open()).receive(id, { into })
+    await cutOffInPlace({ receive })
+    relay.asked.length = 0
+    const failed = [{ path: "in/bad", reason: expect.stringContaining("its sender") as unknown }]
+    expect(await receive()).toMatchObject({ resumed: true, failed })
+    expect(readdirSync(into)).toEqual(["good"])
+    expect(relay.asked.filter(isDelete)).toEqual([])
+  })
+
+  test("what an earlier version left out is told as well, from the relay's copy", async () => {
+    const { setting, id, into, receive } = await make()
+    const { identity, relay } = setting
+    const folder = path.join(into, `.knothole-${id}`)
+    mkdirSync(folder, { recursive: true, mode: 0o700 })
+    const hash = headerHash(relay.delivery(id).header)
+    const log = await createLog(path.join(folder, "journal"), "KNHRCV1\n")
+    log.append(1, journalStart({ identity, origin: relay.origin, id, headerHash: hash }))
+    log.append(5, concatBytes(u32(1), utf8("this file system does not allow its name")))
+    log.append(6, utf8('["in"]'))
+    log.append(7, new Uint8Array(0))
+    await log.flush()
+    await log.close()
+    expect(await receive()).toMatchObject({
+      resumed: true,
+      failed: [{ path: "in/small", reason: "this file system does not allow its name" }],
+    })
+    expect(relay.asked.filter(isDelete)).toEqual([])
+    expect(readdirSync(into)).toEqual([])
   })
 
   test("many small files come back, whichever of them were under way", async () => {

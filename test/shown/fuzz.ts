@@ -48,7 +48,13 @@ const parserFunctions: Readonly<Record<string, readonly string[]>> = {
   "client/program/quantities.js": ["parseDuration", "parseIdentityName"],
   "client/program/recipients.js": ["parseRecipientsFile", "parseRelay"],
   "client/program/settings.js": ["readConfig", "readJsonFile", "textField"],
-  "client/receive-journal.js": ["reopenReceiveJournal", "replay", "parseNames"],
+  "client/receive-journal.js": [
+    "reopenReceiveJournal",
+    "replay",
+    "parseFailed",
+    "parseFormerFailed",
+    "parseNames",
+  ],
   "client/sent.js": ["listSent", "readSent", "parseStored"],
   "client/upload-journal.js": ["reopenUploadJournal", "replay", "parseEntries", "parseStarted"],
 }

@@ -252,6 +252,8 @@ const receiveMagic = "KNHRCV1\n"
 function receiveJournals({ receiveJournal }: Subject): Target {
   const headerHash = filled(32, 7)
   const names = Buffer.from('["a.txt","folder"]')
+  const renamed = Buffer.from('["a:b","a%3Ab"]')
+  const former = Buffer.from("this file system does not allow its name")
   const run: Layout = [
     ["number", 1],
     ["number", 4],
@@ -267,11 +269,23 @@ function receiveJournals({ receiveJournal }: Subject): Target {
       5,
       [
         ["number", 4],
-        ["opaque", 6],
+        ["opaque", former.length],
       ],
       u32(1),
-      Buffer.from("reason"),
+      former,
     ),
+    sketchedRecord(
+      9,
+      [
+        ["number", 4],
+        ["number", 1],
+        ["opaque", 5],
+      ],
+      u32(2),
+      Uint8Array.of(1),
+      Buffer.from("a.txt"),
+    ),
+    sketchedRecord(8, [["opaque", renamed.length]], renamed),
     sketchedRecord(6, [["opaque", names.length]], names),
     sketchedRecord(7, []),
   ]
@@ -283,7 +297,7 @@ function receiveJournals({ receiveJournal }: Subject): Target {
   return {
     name: "receive journal",
     seeds: [valid, encodeJournal(receiveMagic, wholeRecords(receiveMagic, valid).slice(0, 5))],
-    make: (draws) => makeJournal(draws, receiveMagic, known, 7),
+    make: (draws) => makeJournal(draws, receiveMagic, known, 9),
     run: async (input) => {
       const bytes = mustBeBytes(input)
       writeFileSync(file, bytes)
@@ -305,6 +319,8 @@ function receiveJournals({ receiveJournal }: Subject): Target {
         )
         mustHold("a run that was done", isTold)
       }
+      const failures = records.filter(({ type }) => type === 5 || type === 9)
+      mustHold("as many failures as noted", journal.failed.length === failures.length)
       const isPlaced = records.some(({ type }) => type === 7)
       mustHold("placed only when told", journal.stage !== "placed" || isPlaced)
       return "accepted"
