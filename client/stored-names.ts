@@ -130,15 +130,20 @@ export function makeNamed<T>(
 export function foldedEntries(paths: readonly string[], traits: NameTraits): Set<number> {
   const colliding = new Set<number>()
   if (!traits.foldsCase && !traits.foldsForm) return colliding
-  const firstOf = new Map<string, string>()
-  for (const [index, name] of paths.entries()) {
-    for (let end = name.indexOf("/"); ; end = name.indexOf("/", end + 1)) {
-      const here = end === -1 ? name : name.slice(0, end)
-      const key = folded(here, traits)
-      const first = firstOf.get(key) ?? here
+  // Folders are known by number: by their whole paths they would take the memory of a hostile list times
+  // its depth.
+  const firstOf = new Map<string, { name: string; number: number }>()
+  for (const [index, path] of paths.entries()) {
+    let folder = 0
+    for (const name of path.split("/")) {
+      const key = `${folder}/${folded(name, traits)}`
+      const first = firstOf.get(key) ?? { name, number: firstOf.size + 1 }
       firstOf.set(key, first)
-      if (first !== here) colliding.add(index)
-      if (end === -1 || first !== here) break
+      if (first.name !== name) {
+        colliding.add(index)
+        break
+      }
+      folder = first.number
     }
   }
   return colliding

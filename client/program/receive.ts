@@ -164,22 +164,26 @@ async function receiveChosen(
  * The path that was meant by what `show` writes for it. What is there as it was written means itself,
  * and so does what is not there at all: the library refuses it by name.
  */
-function pathAsShown(paths: readonly string[], written: string): string {
-  const all = new Set(paths.flatMap(withFolders))
-  if (all.has(written)) return written
-  const meant = [...all].filter((path) => showText(path) === written)
-  if (meant.length > 1) {
+export function pathAsShown(paths: readonly string[], written: string): string {
+  // Folders need no entries of their own: what is above an entry is there, too.
+  const below = `${written}/`
+  if (paths.some((path) => path === written || path.startsWith(below))) return written
+  const components = written.split("/").length
+  const meant = new Set<string>()
+  for (const path of paths) {
+    const shown = showText(path)
+    // Each character is shown by itself, and a slash as one.
+    if (shown === written || shown.startsWith(below)) {
+      meant.add(path.split("/", components).join("/"))
+    }
+  }
+  if (meant.size > 1) {
     throw new UsageError(
-      `'${written}' is how ${meant.length} entries are shown: write the name itself, not what show makes of it ('knothole show ID --json' has it)`,
+      `'${written}' is how ${meant.size} entries are shown: write the name itself, not what show makes of it ('knothole show ID --json' has it)`,
     )
   }
-  return meant[0] ?? written
-}
-
-/** A path and those of all folders above it, which need no entries of their own. */
-function withFolders(path: string): string[] {
-  const names = path.split("/")
-  return names.map((_, index) => names.slice(0, index + 1).join("/"))
+  const [only] = meant
+  return only ?? written
 }
 
 /** Says what was received, and answers with what was left out of it, if anything was. */

@@ -1,7 +1,7 @@
 import { mkdirSync, readdirSync } from "node:fs"
 import path from "node:path"
-import { assert, constantFrom, property, string } from "fast-check"
-import { describe, expect, test } from "vitest"
+import { array, assert, constantFrom, property, string } from "fast-check"
+import { describe, expect, test, vi } from "vitest"
 import { foldedEntries, makeNamed, namesFor, tryNames } from "../../client/stored-names.js"
 import { scratchFolder } from "./folders.js"
 
@@ -91,6 +91,44 @@ describe("entries on a disk that folds", () => {
 
   test("T14 lose to the first of their name, with what lies in them", () => {
     expect([...foldedEntries(paths, folds)]).toEqual([2, 3, 6, 8])
+  })
+
+  test("are what comparing each with every folder before it would find", () => {
+    const component = constantFrom("a", "A", "b", "\u00e9", "e\u0301", "\u03a3", "\u03c3")
+    const path = array(component, { minLength: 1, maxLength: 4 }).map((names) => names.join("/"))
+    assert(
+      property(array(path, { maxLength: 12 }), (list) => {
+        const first = new Map<string, string>()
+        const colliding = list.flatMap((name, index) => {
+          const ends = Array.from(`${name}/`.matchAll(/\//g), (slash) => slash.index)
+          const clash = ends.some((end) => {
+            const here = name.slice(0, end)
+            const key = here.normalize("NFC").toUpperCase().toLowerCase()
+            if (!first.has(key)) first.set(key, here)
+            return first.get(key) !== here
+          })
+          return clash ? [index] : []
+        })
+        expect([...foldedEntries(list, folds)]).toEqual(colliding)
+      }),
+      { numRuns: 2000 },
+    )
+  })
+
+  test("T17 are found by folding each path once, not once for each folder on the way", () => {
+    const deep = Array.from({ length: 6000 }, (_, index) => `${index}${"/folder".repeat(63)}`)
+    let characters = 0
+    const counting = vi.spyOn(String.prototype, "normalize")
+    try {
+      expect(foldedEntries(deep, folds).size).toBe(0)
+    } finally {
+      characters = counting.mock.contexts.reduce<number>(
+        (sum, text) => sum + String(text).length,
+        0,
+      )
+      counting.mockRestore()
+    }
+    expect(characters).toBeLessThanOrEqual(deep.join("").length)
   })
 
   test("collide in nothing where the disk does not fold", () => {
