@@ -119,7 +119,7 @@ function parseHome(plaintext: Uint8Array): IdentityHome {
   const reader = new JsonReader(value, "backup.home")
   const name = reader.text("name")
   const relay = reader.has("relay") ? wholeOrigin(reader.text("relay")) : undefined
-  const formerRelays = reader.texts("former_relays", mostFormerRelays).map(wholeOrigin)
+  const formerRelays = reader.lines("former_relays", mostFormerRelays).map(wholeOrigin)
   return { name, relay, formerRelays }
 }
 

@@ -13,6 +13,18 @@ const idPattern = /^[0-9a-f]{32}$/
 // checksum holds is parseAddress's business.
 const addressPattern = /^knot1[02-9ac-hj-np-z]{38}$/
 
+/**
+ * Whether a text is one line, of characters that can be shown. What strangers say is quoted among a
+ * program's own words, and shall neither begin a line there nor steer a terminal.
+ */
+export function isLine(text: string): boolean {
+  return !/[\p{C}\p{Zl}\p{Zp}]/u.test(text)
+}
+
+export function isAddressShape(text: string): boolean {
+  return addressPattern.test(text)
+}
+
 export function parseId(text: string, field: string = "id"): string {
   if (!idPattern.test(text)) throw new FormatError(field, "not 32 lower-case hex characters")
   return text
@@ -41,6 +53,13 @@ export class JsonReader {
     if (typeof value !== "string") this.refuse(name, "not a string")
     if (value.length > mostCharacters) this.refuse(name, "too long")
     return value
+  }
+
+  /** A text for people. */
+  line(name: string, mostCharacters?: number): string {
+    const text = this.text(name, mostCharacters)
+    if (!isLine(text)) this.refuse(name, "not one line of text")
+    return text
   }
 
   /** An integer from `least` to `most`. */
@@ -101,9 +120,11 @@ export class JsonReader {
     return value.map(parse)
   }
 
-  texts(name: string, most: number): string[] {
+  lines(name: string, most: number, mostCharacters: number = 1000): string[] {
     return this.list(name, most, (item) => {
-      if (typeof item !== "string") this.refuse(name, "not a list of strings")
+      if (typeof item !== "string" || item.length > mostCharacters || !isLine(item)) {
+        this.refuse(name, "not a list of lines of text")
+      }
       return item
     })
   }
@@ -143,7 +164,7 @@ export class JsonReader {
   }
 
   #parseAddressShape(text: string, name: string): string {
-    if (!addressPattern.test(text)) this.refuse(name, "not an address without a host")
+    if (!isAddressShape(text)) this.refuse(name, "not an address without a host")
     return text
   }
 }

@@ -115,11 +115,11 @@ export function parseRelayInfo(value: unknown): RelayInfo {
   const info = new JsonReader(value, "relay")
   const limits = info.object("limits")
   return {
-    name: info.text("name", 64),
-    version: info.text("version", 64),
+    name: info.line("name", 64),
+    version: info.line("version", 64),
     protocol: info.counts("protocol", 64),
     timeMs: info.count("time_ms"),
-    origins: info.texts("origins", 64),
+    origins: info.lines("origins", 64, maxOriginCharacters),
     signingKey: info.bytes("signing_key", 32),
     kid: info.count("kid", 255),
     registration: info.oneOf("registration", ["open", "closed"]),

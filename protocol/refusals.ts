@@ -1,6 +1,7 @@
 // The codes a relay may refuse with, and their form on the wire: problem documents of RFC 9457 with
 // a stable `code` (docs/protocol.md, "Refusals").
 import { FormatError } from "./errors.js"
+import { isAddressShape, isLine } from "./json.js"
 
 export type RefusalCode =
   | "bad_request"
@@ -180,12 +181,13 @@ export function parseProblem(
   const address = "address" in value ? value.address : undefined
   const missing = "missing" in value ? value.missing : undefined
   return new RelayRefusal(code, {
-    ...(typeof detail === "string" && { detail: detail.slice(0, mostDetailCharacters) }),
+    ...(typeof detail === "string" &&
+      isLine(detail) && { detail: detail.slice(0, mostDetailCharacters) }),
     retryAfterSeconds: parseRetryAfter(retryAfter),
     extras: {
       ...(isCount(limit) && { limit }),
-      ...(isListOf(origins, isText) && { origins }),
-      ...(isText(address) && { address }),
+      ...(isListOf(origins, isShortLine) && { origins }),
+      ...(typeof address === "string" && isAddressShape(address) && { address }),
       ...(isListOf(missing, isCount) && { missing }),
     },
   })
@@ -199,8 +201,8 @@ function isCount(value: unknown): value is number {
   return typeof value === "number" && Number.isSafeInteger(value) && value >= 0
 }
 
-function isText(value: unknown): value is string {
-  return typeof value === "string" && value.length <= mostDetailCharacters
+function isShortLine(value: unknown): value is string {
+  return typeof value === "string" && value.length <= mostDetailCharacters && isLine(value)
 }
 
 function isListOf<T>(value: unknown, is: (item: unknown) => item is T): value is T[] {

@@ -74,10 +74,10 @@ export function parseRelayStatus(value: unknown): RelayStatus {
   const waiting = status.object("waiting")
   const index = status.object("index")
   return {
-    version: status.text("version", 100),
+    version: status.line("version", 100),
     uptimeMs: status.count("uptime_ms"),
-    url: status.text("url"),
-    publicUrls: status.texts("public_urls", mostUrls),
+    url: status.line("url"),
+    publicUrls: status.lines("public_urls", mostUrls),
     disk: {
       totalBytes: disk.count("total_bytes"),
       freeBytes: disk.count("free_bytes"),

@@ -144,7 +144,7 @@ export class Output {
     const nowMs = Date.now()
     if (reason === this.#retry.reason && nowMs - this.#retry.saidMs < retryEveryMs) return
     this.#retry = { reason, saidMs: nowMs }
-    this.say(`${/^the relay\b/i.test(reason) ? "" : "the relay: "}${reason}; trying again`)
+    this.say(`trying again: ${reason}`)
   }
 
   #progressEvent(event: ProgressEvent): void {

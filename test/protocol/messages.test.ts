@@ -412,6 +412,16 @@ describe("limits inside messages", () => {
     expect(page([3, 2])).toThrow(FormatError)
   })
 
+  test("what a relay says of itself is lines of text", () => {
+    const info = messages.find(({ name }) => name === "relay info")
+    for (const evil of ["0.1\nknothole: all is well", "0.1\u001B[2J", "0.1\u202E"]) {
+      for (const member of [["name"], ["version"], ["origins", 0]]) {
+        const said = replace(info?.wire, member, evil)
+        expect(() => parseRelayInfo(said), member.join(".")).toThrow(FormatError)
+      }
+    }
+  })
+
   test("a relay that takes less than one part a request is none", () => {
     const reply = { id, token: bytes(32, 8), reservedBytes: 0, requestBytes: 1048575, expiresMs: 3 }
     expect(() => parseStartUploadReply(encodeStartUploadReply(reply))).toThrow(FormatError)

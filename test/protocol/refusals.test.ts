@@ -8,6 +8,7 @@ import {
   RelayRefusal,
 } from "../../protocol/index.js"
 
+const address = "knot157v6qjssz8wra2rgjjluu3gdd5qflp9x949a0j"
 // Object.keys forgets what the keys are; the object has these and no others.
 const codes = Object.keys(refusalStatus) as RefusalCode[]
 
@@ -15,7 +16,7 @@ test.each(codes)("%s comes back from its problem document as it was", (code) => 
   const refusal = new RelayRefusal(code, {
     detail: "in so many words",
     retryAfterSeconds: 7,
-    extras: { limit: 5, origins: ["https://a"], address: "knot1", missing: [0, 3] },
+    extras: { limit: 5, origins: ["https://a"], address, missing: [0, 3] },
   })
   const problem: unknown = JSON.parse(JSON.stringify(encodeProblem(refusal)))
   const rebuilt = parseProblem(refusal.status, problem, "7")
@@ -55,6 +56,25 @@ test("members of a wrong kind are left out, and a long detail is cut", () => {
   })
   expect(refusal.extras).toEqual({})
   expect(refusal.message).toHaveLength(1000)
+})
+
+test("what is not a line of text is left out, so that nothing passes for a reader's own lines", () => {
+  for (const evil of ["no room\nDelivered.", "\u001B[31mno", "no\u202E", "no\u2028Delivered."]) {
+    const refusal = parseProblem(400, {
+      code: "wrong_origin",
+      detail: evil,
+      origins: ["https://a", evil],
+      address: evil,
+    })
+    expect(refusal.message).toBe("The proof was made for another origin")
+    expect(refusal.extras).toEqual({})
+  }
+})
+
+test("an address is left out where it is none", () => {
+  for (const wrong of ["knot1", `${address} and more`, address.toUpperCase()]) {
+    expect(parseProblem(404, { code: "no_such_inbox", address: wrong }).extras).toEqual({})
+  }
 })
 
 test.each([
