@@ -55,6 +55,7 @@ import {
   isStartOf,
   journalStart,
   type ReceiveJournal,
+  type RenamedPath,
   reopenReceiveJournal,
   saysPlaced,
   startReceiveJournal,
@@ -70,6 +71,7 @@ import {
   isRefusedName,
   isTakenName,
   makeNamed,
+  namesFor,
   type NameTraits,
   tryNames,
 } from "./stored-names.js"
@@ -482,50 +484,55 @@ class Receiving {
     const file = this.#place.journalFile
     let journal = await reopenReceiveJournal(file, (found) => equalBytes(found, start))
     this.#resumed = journal !== undefined
-    if (this.#options.onExisting === undefined || this.#options.onExisting === "fail") {
-      await this.#checkDestination(journal)
-    }
-    if (journal === undefined) {
-      await this.#checkRoom(this.#contentLength)
-      await rm(this.#place.tree, { recursive: true, force: true })
-      await rm(file, { recursive: true, force: true })
-      journal = await startReceiveJournal(file, start)
-    }
     try {
+      for (const { entry, reason } of journal?.failed ?? []) this.#failed.set(entry, reason)
+      if (!isPlacing(journal)) {
+        this.#traits = tryNames(this.#place.folder)
+        await this.#checkDestination(journal)
+      }
+      if (journal === undefined) {
+        await this.#checkRoom(this.#contentLength)
+        await rm(this.#place.tree, { recursive: true, force: true })
+        await rm(file, { recursive: true, force: true })
+        journal = await startReceiveJournal(file, start)
+      }
       await journal.noteBoot()
-      for (const { entry, reason } of journal.failed) this.#failed.set(entry, reason)
       if (journal.stage === "fetching") {
         await this.#fetch(journal)
         await this.#settle(journal)
       }
       return await this.#putInPlace(journal)
     } finally {
-      await journal.close()
+      await journal?.close()
     }
   }
 
+  /** Before anything is fetched. Once something may be in place, the plan tells it from what is in the way. */
   async #checkDestination(journal: ReceiveJournal | undefined): Promise<void> {
-    // What a run that was cut off has put into folders that were there is looked at with the plan.
-    if (this.#choice !== undefined && journal?.stage === "placing") return
-    const ours = new Set(journal?.placedNames)
-    const existing = await existingNames(
-      this.#place.into,
-      [...this.#namesToBe()].filter((name) => !ours.has(name)),
-    )
-    if (existing.length > 0) {
-      await journal?.close()
-      throw new DestinationExists(existing, { isPartlyThere: isPlacing(journal) })
-    }
+    if ((this.#options.onExisting ?? "fail") !== "fail") return
+    const existing = await existingNames(this.#place.into, this.#namesToBe(journal?.renamed ?? []))
+    if (existing.length > 0) throw new DestinationExists(existing)
   }
 
   /** Names that have to be free: at the top, or of files where their folders may be there. */
-  #namesToBe(): Set<string> {
-    const wanted = [...this.#paths.entries()].filter(
-      ([index]) => this.#isAskedFor(index) && !this.#failed.has(index),
-    )
-    if (this.#choice === undefined) return new Set(wanted.map(([, name]) => topOf(name)))
-    const files = wanted.filter(([index]) => this.#manifest.entries[index]?.type === "file")
-    return new Set(files.map(([, name]) => name))
+  #namesToBe(renamed: readonly RenamedPath[]): string[] {
+    const stored = new Map(renamed.map((one) => [one.path, one.stored]))
+    const names = new Set<string>()
+    for (const [index, name] of this.#paths.entries()) {
+      if (!this.#isAskedFor(index) || this.#failed.has(index)) continue
+      if (this.#choice === undefined) names.add(topOf(name))
+      else if (this.#manifest.entries[index]?.type === "file") names.add(name)
+    }
+    return Array.from(names, (name) => this.#nameToBe(name, stored))
+  }
+
+  /** As what this disk will store a path, as far as that is known before something is made of it. */
+  #nameToBe(name: string, stored: ReadonlyMap<string, string>): string {
+    const known = stored.get(name)
+    if (known !== undefined) return known
+    const slash = name.lastIndexOf("/")
+    const [first = ""] = namesFor(name.slice(slash + 1), this.#traits.isWindowsLike)
+    return slash === -1 ? first : `${this.#nameToBe(name.slice(0, slash), stored)}/${first}`
   }
 
   /** Of what is asked for. */
@@ -542,7 +549,6 @@ class Receiving {
   async #fetch(journal: ReceiveJournal): Promise<void> {
     say(this.#options, { kind: "phase", phase: "fetching" })
     mkdirSync(this.#place.tree, { recursive: true, mode: 0o700 })
-    this.#traits = tryNames(this.#place.folder)
     await this.#makeFolders(journal)
     const done = await this.#believedDone(journal)
     await this.#makeEmptyFiles(journal)

@@ -5,6 +5,7 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -21,7 +22,7 @@ import {
   type ReceiveOptions,
   type ReceiveResult,
 } from "../../client/index.js"
-import { concatBytes, headerHash, MIB, u32, utf8 } from "../../protocol/index.js"
+import { concatBytes, type FileEntry, headerHash, MIB, u32, utf8 } from "../../protocol/index.js"
 import { createLog } from "../../client/append-log.js"
 import { journalStart, reopenReceiveJournal } from "../../client/receive-journal.js"
 import {
@@ -52,10 +53,13 @@ interface Made {
   receive: (options?: Partial<ReceiveOptions>) => Promise<ReceiveResult>
 }
 
-async function make(content: Record<string, Uint8Array> = files): Promise<Made> {
+async function make(
+  content: Record<string, Uint8Array> = files,
+  change: (entries: FileEntry[]) => FileEntry[] = (entries) => entries,
+): Promise<Made> {
   const setting = await makeSetting()
   const { relay, identity } = setting
-  const { id } = await makeDelivery({ relay, recipient: identity.bundle, files: content })
+  const { id } = await makeDelivery({ relay, recipient: identity.bundle, files: content, change })
   const into = path.join(setting.folder, "into")
   return {
     setting,
@@ -82,8 +86,33 @@ async function interrupted({ setting, receive }: Made, enough: number): Promise<
   setting.relay.change = (_, answer) => answer
 }
 
+/** Everything is fetched, and nothing in place. */
+async function interruptedBeforePlacing({ receive, into: usual }: Made, into = usual) {
+  const stop = new AbortController()
+  const onProgress = (event: ProgressEvent) => {
+    if (event.kind === "phase" && event.phase === "putting in place") stop.abort()
+  }
+  await expect(receive({ into, signal: stop.signal, onProgress })).rejects.toThrow("aborted")
+}
+
+function onWindows(): void {
+  const { platform } = process
+  onTestFinished(() => void Object.defineProperty(process, "platform", { value: platform }))
+  Object.defineProperty(process, "platform", { value: "win32" })
+}
+
+/** The content of the second file is not what its sender says. */
+async function makeSpoilt(content: Record<string, Uint8Array>): Promise<Made> {
+  return make(content, (entries) =>
+    entries.map((entry, index) => {
+      const chunkMacs = entry.chunkMacs.map((byte) => byte ^ 1)
+      return index === 1 ? { ...entry, chunkMacs } : entry
+    }),
+  )
+}
+
 /** Everything is in place and the relay's copy is gone if it goes, but nothing is cleaned up. */
-async function cutOffInPlace({ receive }: Pick<Made, "receive">): Promise<void> {
+async function cutOffInPlace({ receive }: Made): Promise<void> {
   const restore = insteadOf("rm", async (rm, file, options) => {
     if (file.endsWith("/tree") && existsSync(file)) throw new Error("cut off")
     await rm(file, options)
@@ -121,9 +150,7 @@ describe("receiving", () => {
   test("T13 T14 on Windows, renames what means something else there", async () => {
     const names = { "..\\..\\escaped": patternBytes(10, 1), "a:b": patternBytes(0, 1) }
     const { receive, into } = await make({ ...names, "NUL/fine": patternBytes(10, 2) })
-    const { platform } = process
-    onTestFinished(() => void Object.defineProperty(process, "platform", { value: platform }))
-    Object.defineProperty(process, "platform", { value: "win32" })
+    onWindows()
     const result = await receive()
     expect(result.failed).toEqual([])
     const stored = ["%4EUL", "..%5C..%5Cescaped", "a%3Ab"]
@@ -200,6 +227,19 @@ describe("a destination", () => {
     expect(readTree(into)).toEqual(treeOf({ in: patternBytes(3, 9) }))
     expect(setting.relay.asked.filter(isBody)).toEqual([])
     expect(setting.relay.asked.filter(isDelete)).toEqual([])
+  })
+
+  test("T16 that has a name as which one will be stored is left alone before anything is fetched", async () => {
+    const { into, receive, setting } = await make({ "a:b/c": patternBytes(10, 1) })
+    onWindows()
+    writeTree(into, { "a%3Ab": patternBytes(3, 9) })
+    await expect(receive()).rejects.toEqual(new DestinationExists([path.join(into, "a%3Ab")]))
+    expect(setting.relay.asked.filter(isBody)).toEqual([])
+    // A name that nothing will have there is in nobody's way.
+    rmSync(path.join(into, "a%3Ab"))
+    writeTree(into, { "a:b": patternBytes(3, 9) })
+    await receive()
+    expect(readdirSync(into).sort()).toEqual(["a%3Ab", "a:b"])
   })
 
   test("can be merged into or avoided", async () => {
@@ -368,6 +408,16 @@ describe("run again after an interruption", () => {
     expect(readTree(made.into)).toEqual({ ...expected, ...treeOf(more) })
   })
 
+  test("what failed needs no room in the destination", async () => {
+    const good = { good: patternBytes(9, 1) }
+    const made = await makeSpoilt({ ...good, bad: patternBytes(9, 2) })
+    await interruptedBeforePlacing(made)
+    const mine = { bad: patternBytes(3, 3) }
+    writeTree(made.into, mine)
+    expect(await made.receive()).toMatchObject({ resumed: true, failed: [{ path: "bad" }] })
+    expect(readTree(made.into)).toEqual(treeOf({ ...good, ...mine }))
+  })
+
   test("what failed for its name is known to have failed, whenever it was cut off", async () => {
     const long = deep(10)
     const made = await make({
@@ -376,11 +426,7 @@ describe("run again after an interruption", () => {
     })
     // Below the private folder in here, its path is longer than any may be.
     const into = path.join(made.setting.folder, deep(31))
-    const stop = new AbortController()
-    const onProgress = (event: ProgressEvent) => {
-      if (event.kind === "phase" && event.phase === "putting in place") stop.abort()
-    }
-    await expect(made.receive({ into, signal: stop.signal, onProgress })).rejects.toThrow("aborted")
+    await interruptedBeforePlacing(made, into)
     const file = path.join(into, `.knothole-${made.id}`, "journal")
     const journal = found(await reopenReceiveJournal(file, () => true))
     await journal.close()
@@ -466,25 +512,14 @@ describe("run again after an interruption", () => {
   })
 
   test("cut off after everything was in place, it tells again what was left out", async () => {
-    const setting = await makeSetting()
-    const { relay, identity } = setting
-    const { id } = await makeDelivery({
-      relay,
-      recipient: identity.bundle,
-      files: { good: patternBytes(10, 1), "in/bad": patternBytes(10, 2) },
-      change: (entries) =>
-        entries.map((entry, index) =>
-          index === 1 ? { ...entry, chunkMacs: patternBytes(16, 3) } : entry,
-        ),
-    })
-    const into = path.join(setting.folder, "into")
-    const receive = async () => (await setting.open()).receive(id, { into })
-    await cutOffInPlace({ receive })
-    relay.asked.length = 0
+    const made = await makeSpoilt({ good: patternBytes(10, 1), "in/bad": patternBytes(10, 2) })
+    await cutOffInPlace(made)
+    const { asked } = made.setting.relay
+    asked.length = 0
     const failed = [{ path: "in/bad", reason: expect.stringContaining("its sender") as unknown }]
-    expect(await receive()).toMatchObject({ resumed: true, failed })
-    expect(readdirSync(into)).toEqual(["good"])
-    expect(relay.asked.filter(isDelete)).toEqual([])
+    expect(await made.receive()).toMatchObject({ resumed: true, failed })
+    expect(readdirSync(made.into)).toEqual(["good"])
+    expect(asked.filter(isDelete)).toEqual([])
   })
 
   test("what an earlier version left out is told as well, from the relay's copy", async () => {
