@@ -47,6 +47,14 @@ export const maxEnvelopeBytes: number = 2232
 /** A bundle with a modulus of 4096 bits and every optional key. */
 export const maxBundleBytes: number = 1800
 
+/** The most a relay may offer to take at once: what more costs in memory and when it is lost buys no speed. */
+export const maxRequestBytes: number = 16 * MIB
+/**
+ * The longest a relay may offer to be silent: below the 60 s after which common proxies hang up, and below
+ * what a probe may ask for, which has to be longer.
+ */
+export const maxLongPollSeconds: number = 40
+
 /** What a relay tells its clients of its limits. */
 export interface RelayLimits {
   readonly deliveryBytes: number

@@ -2,7 +2,15 @@
 // all made or held. Everything that is wrong is reported at once.
 import { readFileSync } from "node:fs"
 import { isAbsolute, join } from "node:path"
-import { editDistance, GIB, KIB, maxBodyBytes, MIB, relayDefaults } from "../protocol/index.js"
+import {
+  editDistance,
+  GIB,
+  KIB,
+  maxBodyBytes,
+  maxRequestBytes,
+  MIB,
+  relayDefaults,
+} from "../protocol/index.js"
 import { parseConfigFile } from "./config-file.js"
 import { type TrustedProxies, trustedProxiesKind } from "./http/source.js"
 import { type Level, levels } from "./log.js"
@@ -187,7 +195,7 @@ const settings = {
     defaultText: "the larger of 5 % and 2GiB",
     of: ({ diskHeadroomBytes }) => (diskHeadroomBytes === undefined ? [] : [diskHeadroomBytes]),
   }),
-  requestBytes: setting("request-size", size({ least: MIB, most: 16 * MIB }), {
+  requestBytes: setting("request-size", size({ least: MIB, most: maxRequestBytes }), {
     meaning: "the largest request body offered to clients",
     defaultText: "1MiB, which stock proxies take; 4MiB without a public URL",
     of: ({ requestBytes }) => [requestBytes],

@@ -116,3 +116,20 @@ describe("what a relay says begins no line of the program's, and steers no termi
     }
   })
 })
+
+it("doctor tries nothing that no relay can mean, and ends", async () => {
+  for (const [limit, value] of [
+    ["request_bytes", Number.MAX_SAFE_INTEGER],
+    ["long_poll_seconds", 1_000_000],
+  ] as const) {
+    const offer: Change = (asked, answer) => {
+      if (asked.path !== "/v1/relay") return answer
+      const info: { limits: object } = JSON.parse(Buffer.from(answer.body).toString())
+      const body = { ...info, limits: { ...info.limits, [limit]: value } }
+      return { ...answer, body: Buffer.from(JSON.stringify(body)) }
+    }
+    const examined = await runAt(offer, () => ["doctor", relay.origin])
+    expect(examined).toContain(`not_a_relay: its answer is not a relay's (relay.limits.${limit}: `)
+    expect(examined).not.toContain("This should not happen")
+  }
+})

@@ -412,6 +412,22 @@ describe("limits inside messages", () => {
     expect(page([3, 2])).toThrow(FormatError)
   })
 
+  test("a relay that offers more than any can be told to is none", () => {
+    const info = messages.find(({ name }) => name === "relay info")
+    const offer = (member: string, value: number) => () =>
+      parseRelayInfo(replace(info?.wire, ["limits", member], value))
+    for (const [member, most] of [
+      ["request_bytes", 2 ** 24],
+      ["long_poll_seconds", 40],
+      ["recipients", 255],
+      ["manifest_bytes", 2 ** 26 + 16],
+    ] as const) {
+      expect(offer(member, most), member).not.toThrow()
+      expect(offer(member, most + 1), member).toThrow(FormatError)
+      expect(offer(member, Number.MAX_SAFE_INTEGER), member).toThrow(FormatError)
+    }
+  })
+
   test("what a relay says of itself is lines of text", () => {
     const info = messages.find(({ name }) => name === "relay info")
     for (const evil of ["0.1\nknothole: all is well", "0.1\u001B[2J", "0.1\u202E"]) {
