@@ -20,7 +20,7 @@ import { dirname, join } from "node:path"
 import { parseUtf8, type Random, utf8 } from "../../protocol/index.js"
 import { type Disk, hasCode, readSmallFile, unlessMissing, writeSyncedFile } from "../disk.js"
 import { openReserve, type Reserve } from "../reserve.js"
-import { DataFolderError, lockFolder } from "./folder-lock.js"
+import { DataFolderError, isLockFile, lockFolder } from "./folder-lock.js"
 
 const layoutVersion = 1
 const folders = ["keys", "inboxes", "spool", "store", "ended", "trash", "index"] as const
@@ -48,6 +48,7 @@ export async function openDataFolder(input: {
 }): Promise<DataFolder> {
   const { disk, path, random } = input
   await makeFolders(disk, path)
+  await refuseOthersFiles(disk, path)
   const { mode } = await disk.stat(path)
   if ((mode & 0o077) !== 0) {
     throw new DataFolderError(
@@ -84,6 +85,19 @@ async function makeFolders(disk: Disk, path: string): Promise<void> {
   if (facts !== undefined) throw new DataFolderError(`${path} is not a folder`)
   if (dirname(path) !== path) await makeFolders(disk, dirname(path))
   await ensureFolder(disk, path)
+}
+
+/**
+ * The relay removes what it does not know from its folders, and others have an `index` or a `store` as
+ * well. Whatever has no keys yet may hold only what a start makes before them, and what a mount point has.
+ */
+async function refuseOthersFiles(disk: Disk, path: string): Promise<void> {
+  const names = await disk.list(path)
+  if (names.includes("version") && names.includes("keys")) return
+  if (names.every((name) => ["version", "lost+found"].includes(name) || isLockFile(name))) return
+  throw new DataFolderError(
+    `${path} holds other files and is no relay's data folder; name an empty or new one with --data`,
+  )
 }
 
 async function ensureFolder(disk: Disk, path: string): Promise<void> {

@@ -38,6 +38,11 @@ const socketPattern = /^lock-[0-9a-f-]{36}$/
 /** What the address of a socket holds on every system, and a little less. */
 const socketPathBytes = 100
 
+/** Whether a file of this name is one of the lock's own. */
+export function isLockFile(name: string): boolean {
+  return name === lockName || socketPattern.test(name)
+}
+
 /** Takes the folder or throws DataFolderError. The result gives it back. */
 export async function lockFolder(disk: Disk, folder: string): Promise<() => Promise<void>> {
   const file = join(folder, lockName)

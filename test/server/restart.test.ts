@@ -1,7 +1,18 @@
+import { randomUUID } from "node:crypto"
 import { EventEmitter, once } from "node:events"
-import { chmodSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs"
+import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { afterEach, describe, expect, it } from "vitest"
+import { afterEach, beforeEach, describe, expect, it } from "vitest"
 import {
   encodeBearer,
   parseFinishReply,
@@ -286,6 +297,56 @@ describe("a relay that starts again", () => {
     await expect(createRelay(configFor(folder))).rejects.toThrow(/newer version/)
     writeFileSync(join(folder, "version"), "1\n")
     under = await openRelay({ folder })
+  })
+
+  describe("does not move into a folder of other files, and touches nothing there", () => {
+    let folder: string
+
+    beforeEach(() => {
+      folder = mkdtempSync(join(tmpdir(), "knothole-others-"))
+    })
+    afterEach(() => rmSync(folder, { recursive: true, force: true }))
+
+    function put(...path: string[]): void {
+      mkdirSync(join(folder, ...path.slice(0, -1)), { recursive: true })
+      writeFileSync(join(folder, ...path), "mine\n")
+    }
+
+    async function refusesAsItIs(): Promise<void> {
+      const before = readdirSync(folder, { recursive: true })
+      await expect(createRelay(configFor(folder))).rejects.toThrow(
+        `${folder} holds other files and is no relay's data folder; name an empty or new one with --data`,
+      )
+      expect(readdirSync(folder, { recursive: true })).toEqual(before)
+    }
+
+    it("whatever they are called", async () => {
+      put("index", "mine.txt")
+      put("store", "mine.txt")
+      put("spool", "mine", "mine.txt")
+      await refusesAsItIs()
+    })
+
+    it("before it asks to close them to others", async () => {
+      put("src", "main.c")
+      chmodSync(folder, 0o755)
+      await refusesAsItIs()
+    })
+
+    it("though it has a version of its own", async () => {
+      put("index", "mine.txt")
+      writeFileSync(join(folder, "version"), "1\n")
+      await refusesAsItIs()
+    })
+
+    it("but into one with what a mount point has, or a start that was killed left behind", async () => {
+      put("lost+found", "#1")
+      writeFileSync(join(folder, "lock"), "{}")
+      utimesSync(join(folder, "lock"), new Date(0), new Date(0))
+      put(`lock-${randomUUID()}`)
+      const own = await openRelay({ folder })
+      await own.remove()
+    })
   })
 
   it("says at its start that a disk has no more than the head-room it is to keep", async () => {
