@@ -394,7 +394,6 @@ class Receiving {
   readonly #windowBytes: number
   readonly #umask: number
   readonly #stop = new AbortController()
-  readonly #signal: AbortSignal
   readonly #slots: Slots
   readonly #parts = new Map<number, PartInHand>()
   readonly #unitsOfPart = new Map<number, PendingUnit[]>()
@@ -443,9 +442,6 @@ class Receiving {
     this.#bodyLength = opened.listed.header.bodyLength
     this.#goalBytes = choice === undefined ? this.#bodyLength : this.#bytesOfParts(choice)
     this.#umask = process.umask()
-    this.#signal = options.signal
-      ? AbortSignal.any([options.signal, this.#stop.signal])
-      : this.#stop.signal
     this.#stored = [...this.#paths]
     const share = Math.ceil(this.#bodyLength / (turns * this.#parallel))
     this.#windowBytes = Math.min(Math.max(share, MIB), mostWindowBytes)
@@ -484,6 +480,10 @@ class Receiving {
     const file = this.#place.journalFile
     let journal = await reopenReceiveJournal(file, (found) => equalBytes(found, start))
     this.#resumed = journal !== undefined
+    const { signal } = this.#options
+    const onAbort = () => this.#fail(signal?.reason)
+    if (signal?.aborted === true) onAbort()
+    signal?.addEventListener("abort", onAbort, { once: true })
     try {
       for (const { entry, reason } of journal?.failed ?? []) this.#failed.set(entry, reason)
       if (!isPlacing(journal)) {
@@ -503,6 +503,7 @@ class Receiving {
       }
       return await this.#putInPlace(journal)
     } finally {
+      signal?.removeEventListener("abort", onAbort)
       await journal?.close()
     }
   }
@@ -561,11 +562,9 @@ class Receiving {
       this.#goalBytes - wanted.reduce((sum, part) => sum + gridLength(part, this.#bodyLength), 0)
     this.#report()
     if (wanted.length === 0) return
-    const call = { signal: this.#signal, onProgress: this.#options.onProgress }
+    const call = { signal: this.#stop.signal, onProgress: this.#options.onProgress }
     const leaves = await fetchLeaves(this.#session, this.#opened.listed, call)
     const pool = new SealingPool(this.#slots, bytesToGo)
-    const onAbort = () => this.#fail(this.#options.signal?.reason)
-    this.#options.signal?.addEventListener("abort", onAbort, { once: true })
     try {
       const windows = windowsOf(wanted, this.#bodyLength, this.#windowBytes)
       const work = new Set<Promise<void>>()
@@ -589,7 +588,6 @@ class Receiving {
       while (work.size > 0) await Promise.all(work)
       if (this.#error !== undefined) throw this.#error
     } finally {
-      this.#options.signal?.removeEventListener("abort", onAbort)
       await pool.close()
       await this.#syncing
     }
@@ -658,7 +656,7 @@ class Receiving {
       },
     })
     await fetchRange(this.#session, this.#opened.listed, sink, {
-      signal: this.#signal,
+      signal: this.#stop.signal,
       onProgress: this.#options.onProgress,
     })
   }
@@ -865,7 +863,7 @@ class Receiving {
         paused = index + this.#folders.size
         await new Promise((resolve) => setImmediate(resolve))
       }
-      this.#signal.throwIfAborted()
+      this.#stop.signal.throwIfAborted()
       if (this.#failed.has(index) || !this.#isAskedFor(index)) continue
       const name = this.#paths[index] ?? ""
       const slash = name.lastIndexOf("/")
@@ -927,7 +925,7 @@ class Receiving {
   async #makeEmptyFiles(journal: ReceiveJournal): Promise<void> {
     for (const [index, entry] of this.#manifest.entries.entries()) {
       if (index % 1000 === 999) await new Promise((resolve) => setImmediate(resolve))
-      this.#signal.throwIfAborted()
+      this.#stop.signal.throwIfAborted()
       if (entry.type === "directory" || entry.size > 0) continue
       if (this.#failed.has(index) || !this.#isAskedFor(index)) continue
       try {
@@ -1057,12 +1055,12 @@ class Receiving {
     await this.#orStartOver(
       eachOf(deepestFirst, syncsAtOnce, async (folder) => {
         // Many take minutes. Called off is not failed: the next run syncs all of them again.
-        if (!this.#signal.aborted) await syncFolder(folder)
+        if (!this.#stop.signal.aborted) await syncFolder(folder)
       }),
     )
     // The tree itself stays private until it is empty.
     for (const folder of deepestFirst.slice(0, -1)) {
-      this.#signal.throwIfAborted()
+      this.#stop.signal.throwIfAborted()
       await chmod(folder, 0o777 & ~this.#umask)
     }
     if (this.#options.times === true) await this.#setFolderTimes()

@@ -101,7 +101,6 @@ export function reservationFor(contentLength: number, hasStreams: boolean, most:
 
 export class BodyUpload {
   readonly #options: BodyUploadOptions
-  readonly #signal: AbortSignal
   readonly #stop = new AbortController()
   /** Apart from the slots that requests are sent from: no mistake of theirs may send what is in here. */
   readonly #plaintext = new Slots(plaintextSlots)
@@ -126,9 +125,6 @@ export class BodyUpload {
 
   constructor(options: BodyUploadOptions) {
     this.#options = options
-    this.#signal = options.signal
-      ? AbortSignal.any([options.signal, this.#stop.signal])
-      : this.#stop.signal
     this.#contentLength = options.placement.contentLength
     this.#chunks = options.placement.chunkCount
     if (options.streams.length === 0) this.#bodyLength = paddedBodyLength(this.#contentLength)
@@ -148,8 +144,10 @@ export class BodyUpload {
 
   /** Ends when the relay has every part. */
   async run(): Promise<void> {
-    const onAbort = () => this.#fail(this.#options.signal?.reason)
-    this.#options.signal?.addEventListener("abort", onAbort, { once: true })
+    const { signal } = this.#options
+    const onAbort = () => this.#fail(signal?.reason)
+    if (signal?.aborted === true) onAbort()
+    signal?.addEventListener("abort", onAbort, { once: true })
     try {
       this.#report()
       const senders = Array.from({ length: this.#options.parallel }, () => this.#send())
@@ -157,7 +155,7 @@ export class BodyUpload {
         [this.#produce(), ...senders].map((work) => work.catch((error) => this.#fail(error))),
       )
     } finally {
-      this.#options.signal?.removeEventListener("abort", onAbort)
+      signal?.removeEventListener("abort", onAbort)
     }
     if (this.#error !== undefined) throw this.#error
   }
@@ -325,7 +323,7 @@ export class BodyUpload {
       size += filled
       filled = 0
     }
-    for await (const bytes of abortable(source.stream, this.#signal)) {
+    for await (const bytes of abortable(source.stream, this.#stop.signal)) {
       for (let at = 0; at < bytes.length;) {
         const take = Math.min(bytes.length - at, chunkLength() - filled)
         plain.view(slot).set(bytes.subarray(at, at + take), filled)
@@ -440,7 +438,7 @@ export class BodyUpload {
           credential: upload.token,
           contentType: "application/octet-stream",
           body,
-          signal: this.#signal,
+          signal: this.#stop.signal,
           onProgress: this.#options.onProgress,
           onAttempt: () => (this.sentBytes += bytes),
         },
@@ -529,7 +527,7 @@ export class BodyUpload {
         path: `/v1/uploads/${upload.id}/extend`,
         credential: upload.token,
         body: [json(encodeExtend({ reserveBytes }))],
-        signal: this.#signal,
+        signal: this.#stop.signal,
         onProgress,
       },
       parseExtendReply,

@@ -1,5 +1,6 @@
 // A relay, put together: config, ports, stores, rules, routes. Everything is handed in from here, so
 // two relays can live in one process, each with its own folder.
+import { setMaxListeners } from "node:events"
 import type { RequestListener } from "node:http"
 import { join } from "node:path"
 import { parseUtf8, toHex, utf8 } from "../protocol/index.js"
@@ -194,6 +195,8 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     })
 
     const stopping = new AbortController()
+    // As many as there are requests that wait; Node would write a line about a leak to stderr.
+    setMaxListeners(0, stopping.signal)
     const receiving = new PartBuffers(clock)
     const sending = new PartBuffers(clock)
     const sources = createSources({ trusted: config.trustedProxies, log, clock })

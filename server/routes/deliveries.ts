@@ -18,6 +18,7 @@ import {
 } from "../../protocol/index.js"
 import type { Deliveries, OwnDelivery } from "../deliveries.js"
 import type { PartBuffer, PartBuffers } from "../http/buffers.js"
+import { untilEnough } from "../http/enough.js"
 import { pathParameter, type Handler, type Route } from "../http/method-table.js"
 import { replyBytes, replyEmpty, replyJson, setDataHeaders } from "../http/replies.js"
 import { ClientGone, readBearer } from "../http/requests.js"
@@ -118,11 +119,10 @@ export function deliveryRoutes(needs: DeliveryNeeds): Route[] {
         async GET(req, res) {
           const { inbox } = await logins.session(readBearer(req))
           const query = readInboxQuery(req.url)
-          const gone = new AbortController()
-          res.on("close", () => gone.abort())
-          const enough = AbortSignal.any([gone.signal, stopping])
-          const page = await deliveries.list(inbox, query, enough)
-          if (!gone.signal.aborted) replyJson(res, encodeInboxPage(page))
+          const page = await untilEnough({ res, stopping }, (enough) =>
+            deliveries.list(inbox, query, enough),
+          )
+          if (!res.closed) replyJson(res, encodeInboxPage(page))
         },
       },
     },

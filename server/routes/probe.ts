@@ -13,6 +13,7 @@ import {
 import type { ServerResponse } from "node:http"
 import type { Clock } from "../clock.js"
 import { headroomBytes, type RelayConfig } from "../config.js"
+import { untilEnough } from "../http/enough.js"
 import type { Route } from "../http/method-table.js"
 import { replyJson, setDataHeaders } from "../http/replies.js"
 import { checkContentType, ClientGone, contentLength, receiveBody } from "../http/requests.js"
@@ -29,19 +30,21 @@ export interface ProbeNeeds {
 
 export function probeRoutes({ config, clock, blobs, stopping }: ProbeNeeds): Route[] {
   /** Throws ClientGone when there is nobody to answer any more. */
-  function silence(res: ServerResponse, lengthMs: number): Promise<void> {
-    if (lengthMs === 0 || stopping.aborted) return Promise.resolve()
-    return new Promise((resolve, reject) => {
-      const end = () => {
+  async function silence(res: ServerResponse, lengthMs: number): Promise<void> {
+    if (lengthMs === 0) return
+    await untilEnough({ res, stopping }, (enough) => pause(lengthMs, enough))
+    if (res.destroyed) throw new ClientGone()
+  }
+
+  function pause(lengthMs: number, enough: AbortSignal): Promise<void> {
+    if (enough.aborted) return Promise.resolve()
+    return new Promise((resolve) => {
+      const end = (): void => {
         cancel()
-        stopping.removeEventListener("abort", end)
-        res.off("close", end)
-        if (res.destroyed) reject(new ClientGone())
-        else resolve()
+        resolve()
       }
       const cancel = clock.after(lengthMs, end)
-      stopping.addEventListener("abort", end)
-      res.once("close", end)
+      enough.addEventListener("abort", end, { once: true })
     })
   }
 

@@ -161,6 +161,22 @@ describe("the inbox", () => {
     under = await stopped
   })
 
+  it("lets many wait at once, without a word on stderr about it", async () => {
+    const warned: string[] = []
+    const onWarning = ({ message }: Error) => warned.push(message)
+    process.on("warning", onWarning)
+    try {
+      const before = clock.waiting
+      const asked = Array.from({ length: 12 }, () => under.client.list(session, "?wait=30"))
+      while (clock.waiting < before + 12) await new Promise((resolve) => setImmediate(resolve))
+      await under.client.send(makeDelivery([alice]))
+      for (const page of await Promise.all(asked)) expect(page.entries).toHaveLength(1)
+    } finally {
+      process.off("warning", onWarning)
+    }
+    expect(warned).toEqual([])
+  })
+
   it("shows what is new since anybody listed, and only the owner's own", async () => {
     const { client } = under
     await client.send(makeDelivery([bob]))
