@@ -1,4 +1,6 @@
 // A relay behind the proxies that people have, with the configuration that is shipped.
+import { readFileSync } from "node:fs"
+import https from "node:https"
 import path from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { freePort } from "../../bench/processes.js"
@@ -12,6 +14,36 @@ import {
 } from "../fronts/real-fronts.js"
 import { Workshop } from "../program/processes.js"
 
+/** Of this machine, and of nothing else on it. */
+const someonesAddress = "127.0.0.99"
+
+function statusFrom(
+  localAddress: string,
+  asked: {
+    readonly front: RealFront
+    readonly method: string
+    readonly path: string
+    readonly headers: Record<string, string>
+  },
+): Promise<number | undefined> {
+  const { front, ...request } = asked
+  const { hostname, port } = new URL(front.origin)
+  const ca = readFileSync(front.env["NODE_EXTRA_CA_CERTS"] ?? "")
+  const where = { host: "127.0.0.1", servername: hostname, port, ca, localAddress, agent: false }
+  const headers: Record<string, string> = { ...request.headers, Host: hostname }
+  return new Promise((resolve, reject) => {
+    const asking = https.request({ ...where, ...request, headers }, (answer) => {
+      answer.resume()
+      asking.destroy()
+      resolve(answer.statusCode)
+    })
+    asking.on("error", reject)
+    // A request that announces a body and never sends it.
+    if (headers["Content-Length"] === undefined) asking.end()
+    else asking.flushHeaders()
+  })
+}
+
 for (const name of frontNames) {
   const isThere = hasProgram(name)
   if (!isThere && process.env["CI"] !== undefined) {
@@ -23,6 +55,7 @@ for (const name of frontNames) {
     const workshop = new Workshop()
     let front: RealFront
     let address = ""
+    let stopRelay: () => Promise<void>
 
     beforeAll(async () => {
       const port = await freePort()
@@ -34,6 +67,10 @@ for (const name of frontNames) {
         "--trusted-proxies",
         "1",
       ])
+      stopRelay = async () => {
+        relay.child.kill("SIGTERM")
+        await relay.ended
+      }
       const relayPort = Number(new URL(relay.url).port)
       const folder = path.join(workshop.folder, name)
       front = await startRealFront(name, { folder, port, relayPort })
@@ -71,5 +108,19 @@ for (const name of frontNames) {
       const looked = await workshop.run("bob", ["doctor", front.origin], { env })
       expect(looked).toMatchObject({ code: 0, stdout: "" })
     }, 120_000)
+
+    it("writes down no id and nobody's address, not even of a request that fails", async () => {
+      const id = "0123456789abcdef".repeat(2)
+      const asked = (method: string, headers: Record<string, string> = {}) =>
+        statusFrom(someonesAddress, { front, method, headers, path: `/v1/deliveries/${id}/header` })
+      expect(await asked("GET")).toBe(401)
+      // More than any front lets through: 413 by nginx, the relay's own answer through Caddy.
+      expect(await asked("PUT", { "Content-Length": "999999999" })).toBeGreaterThan(400)
+      await stopRelay()
+      expect(await asked("GET")).toBe(502)
+      await front.stop()
+      expect(front.logged()).not.toMatch(id)
+      expect(front.logged()).not.toMatch(someonesAddress)
+    })
   })
 }

@@ -15,6 +15,8 @@ export interface RealFront {
   readonly origin: string
   /** What a person has to set to know its name and to trust its certificate. */
   readonly env: Readonly<Record<string, string>>
+  /** All that it has written about what it does. */
+  readonly logged: () => string
   readonly stop: () => Promise<void>
 }
 
@@ -37,7 +39,7 @@ export async function startRealFront(name: FrontName, place: Place): Promise<Rea
   mkdirSync(place.folder, { recursive: true })
   // nginx started by root works as another user.
   chmodSync(place.folder, 0o755)
-  const { command, args, rootFile } = name === "caddy" ? caddy(place) : nginx(place)
+  const { command, args, rootFile, logFiles } = name === "caddy" ? caddy(place) : nginx(place)
   const child = spawn(command, args, {
     stdio: ["ignore", "ignore", "pipe"],
     env: {
@@ -48,12 +50,13 @@ export async function startRealFront(name: FrontName, place: Place): Promise<Rea
     },
   })
   let said = ""
-  child.stderr.setEncoding("utf8").on("data", (text: string) => (said = (said + text).slice(-4000)))
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (said += text))
   await listening(place.port, child, () => said)
   const preload = pathToFileURL(path.resolve("test/fronts/relay-test-name.mjs")).href
   return {
     origin: originAt(place.port),
     env: { NODE_EXTRA_CA_CERTS: rootFile, NODE_OPTIONS: `--import=${preload}` },
+    logged: () => [said, ...logFiles.map((file) => readFileSync(file, "utf8"))].join("\n"),
     stop: async () => {
       if (child.exitCode !== null || child.signalCode !== null) return
       const gone = once(child, "exit")
@@ -68,22 +71,27 @@ interface Start {
   readonly args: readonly string[]
   /** The certificate to trust. */
   readonly rootFile: string
+  /** Beside stderr. */
+  readonly logFiles: readonly string[]
 }
 
 function caddy({ folder, port, relayPort }: Place): Start {
   const site = fill(shipped("Caddyfile"), [
+    [
+      "\n{\n",
+      "\n{\n\tadmin off\n\tskip_install_trust\n\tauto_https disable_redirects\n\tdefault_bind 127.0.0.1\n",
+    ],
     ["\n{$KNOTHOLE_HOST:drop.example.org} {", `\nhttps://relay.test:${port} {`],
     ["\t# tls internal", "\ttls internal"],
     ["127.0.0.1:8787", `127.0.0.1:${relayPort}`],
   ])
   const file = path.join(folder, "Caddyfile")
-  const here =
-    "admin off\n\tskip_install_trust\n\tauto_https disable_redirects\n\tdefault_bind 127.0.0.1"
-  writeFileSync(file, `{\n\t${here}\n}\n${site}`)
+  writeFileSync(file, site)
   return {
     command: "caddy",
     args: ["run", "--config", file, "--adapter", "caddyfile"],
     rootFile: path.join(folder, "caddy/pki/authorities/local/root.crt"),
+    logFiles: [],
   }
 }
 
@@ -100,16 +108,20 @@ function nginx({ folder, port, relayPort }: Place): Start {
     ["/etc/letsencrypt/live/drop.example.org/fullchain.pem", file("fullchain.pem")],
     ["/etc/letsencrypt/live/drop.example.org/privkey.pem", file("privkey.pem")],
     ["127.0.0.1:8787", `127.0.0.1:${relayPort}`],
-  ]).replaceAll("server_name drop.example.org", "server_name relay.test")
+  ])
+    .replaceAll("server_name drop.example.org", "server_name relay.test")
+    .replaceAll("/var/log/nginx/error.log", file("site-error.log"))
   const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
     .map((kind) => `${kind}_temp_path ${file(`${kind}-temporary`)};`)
     .join("\n")
-  const main = `daemon off; pid ${file("nginx.pid")}; error_log stderr; events {}
-http { access_log off; ${temporary}
+  const logFiles = ["error.log", "access.log", "site-error.log"].map(file)
+  // Around the site is what a distribution has: a log of errors and one of all requests.
+  const main = `daemon off; pid ${file("nginx.pid")}; error_log ${file("error.log")}; events {}
+http { access_log ${file("access.log")}; ${temporary}
 ${site} }`
   writeFileSync(file("nginx.conf"), main)
   const args = ["-p", folder, "-e", "stderr", "-c", file("nginx.conf")]
-  return { command: "nginx", args, rootFile }
+  return { command: "nginx", args, rootFile, logFiles }
 }
 
 function shipped(name: string): string {
