@@ -145,6 +145,17 @@ export class DestinationNotFolder extends Error {
   }
 }
 
+/** The system takes no folder there, whoever asks. */
+export class CannotMakeFolder extends Error {
+  override readonly name: string = "CannotMakeFolder"
+  readonly path: string
+
+  constructor(path: string, above: string) {
+    super(`cannot make a folder in ${above}: the system takes none there; choose another place`)
+    this.path = path
+  }
+}
+
 /** No room, either on this machine or at the relay. */
 export class DiskFull extends Error {
   override readonly name: string = "DiskFull"

@@ -14,6 +14,7 @@ export {
   sealIdentity,
 } from "../protocol/index.js"
 export {
+  CannotMakeFolder,
   DeliveryGone,
   DestinationExists,
   DestinationNotFolder,

@@ -1,13 +1,14 @@
 /** Files that only their owner may read, replaced so that a crash leaves the old one or the new one. */
 import { closeSync, constants, fstatSync, openSync, type PathLike, readFileSync } from "node:fs"
-import { mkdir, open, rename, rm } from "node:fs/promises"
+import { open, rename, rm } from "node:fs/promises"
 import path from "node:path"
 import { random, toHex } from "../protocol/index.js"
 import { errorCode } from "./error-code.js"
 import { moveIfFree } from "./hard-links.js"
+import { makeFolder } from "./make-folder.js"
 
 export async function makePrivateFolder(folder: string): Promise<void> {
-  await mkdir(folder, { recursive: true, mode: 0o700 })
+  makeFolder(folder, 0o700)
 }
 
 /** Replaces what was there. Durable when this ends. */

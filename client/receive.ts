@@ -44,6 +44,7 @@ import {
 import { chooseEntries, choiceHash, choiceName } from "./entry-choice.js"
 import { DestinationExists, DestinationNotFolder, DiskFull, Untrustworthy } from "./errors.js"
 import { type Placement, placeFiles, planUnits, segmentsOf, type Unit } from "./layout.js"
+import { makeFolder } from "./make-folder.js"
 import { checkWritable, existingNames, type OnExisting, placeAll, planPlacing } from "./placing.js"
 import { errorCode } from "./error-code.js"
 import { PackedCopies } from "./packed-copies.js"
@@ -278,7 +279,7 @@ class Place {
   }
 
   async make(): Promise<void> {
-    await makeFolder(this.into)
+    await makeDestination(this.into)
     await checkWritable(this.into)
     try {
       await mkdir(this.folder, { mode: 0o700 })
@@ -343,9 +344,9 @@ function realPathOf(folder: string): string {
   }
 }
 
-async function makeFolder(folder: string): Promise<void> {
+async function makeDestination(folder: string): Promise<void> {
   try {
-    await mkdir(folder, { recursive: true })
+    makeFolder(folder)
   } catch (error) {
     if (!["EEXIST", "ENOTDIR"].includes(errorCode(error) ?? "")) throw error
     throw new DestinationNotFolder(await firstThatIsThere(folder))
@@ -549,7 +550,7 @@ class Receiving {
 
   async #fetch(journal: ReceiveJournal): Promise<void> {
     say(this.#options, { kind: "phase", phase: "fetching" })
-    mkdirSync(this.#place.tree, { recursive: true, mode: 0o700 })
+    makeFolder(this.#place.tree, 0o700)
     await this.#makeFolders(journal)
     const done = await this.#believedDone(journal)
     await this.#makeEmptyFiles(journal)

@@ -8,7 +8,7 @@
  *     watch/<hash of the folder>/       deliveries whose command is still to run
  *     proofs/                           contradictions that a relay signed
  */
-import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from "node:fs"
+import { closeSync, openSync, readFileSync, rmSync, writeSync } from "node:fs"
 import { readFile, rm, writeFile } from "node:fs/promises"
 import path from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
@@ -16,6 +16,7 @@ import { random, sha256, toHex, utf8 } from "../protocol/index.js"
 import { Locked } from "./errors.js"
 import { errorCode } from "./error-code.js"
 import { linkIfFree } from "./hard-links.js"
+import { makeFolder } from "./make-folder.js"
 
 export interface ClientState {
   readonly folder: string
@@ -24,7 +25,7 @@ export interface ClientState {
 /** Makes the folder (0700) when it is not there. */
 export function openState(folder: string): ClientState {
   const absolute = path.resolve(folder)
-  mkdirSync(absolute, { recursive: true, mode: 0o700 })
+  makeFolder(absolute, 0o700)
   return { folder: absolute }
 }
 

@@ -1,5 +1,6 @@
 // What went wrong, as an exit code and in words. This table is the only place that decides either.
 import {
+  CannotMakeFolder,
   DeliveryGone,
   DestinationExists,
   DestinationNotFolder,
@@ -192,6 +193,11 @@ export const errorKinds: readonly ErrorKind[] = [
     code: "destination_not_folder",
     message: `${showText(path)} is no folder, and -o names the folder that a delivery is put into`,
     remedy: "Name another one with -o DIR; it is made if it is not there.",
+  })),
+  kind(CannotMakeFolder, ({ message }) => ({
+    exit: exitCodes.failed,
+    code: "cannot_make_folder",
+    message,
   })),
   kind(DiskFull, ({ message, machine }) => ({
     exit: exitCodes.full,

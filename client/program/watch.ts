@@ -1,11 +1,12 @@
 // Waits for deliveries and receives each as it comes, until it is told to stop. What concerns one delivery
 // never ends it, nor does a relay or network that is away; what concerns the inbox itself does.
-import { existsSync, mkdirSync } from "node:fs"
+import { existsSync } from "node:fs"
 import path from "node:path"
 import { DeliveryGone, DestinationNotFolder, openState } from "../index.js"
 import type { Contact, Inbox, InboxRow, OnProgress, ReceiveResult } from "../index.js"
 import { errorCode } from "../error-code.js"
 import { isoTime } from "../iso-time.js"
+import { makeFolder } from "../make-folder.js"
 import { checkProgram, runProgram } from "./child-program.js"
 import type { ProgramEnd } from "./child-program.js"
 import type { WatchRequest } from "./command-line.js"
@@ -31,7 +32,7 @@ export async function watchInbox(request: WatchRequest, context: Context): Promi
   const { paths, env } = context
   const [program] = request.exec ?? []
   if (program !== undefined) checkProgram(program, env)
-  makeFolder(request.folder)
+  makeDestination(request.folder)
   context.canResume(`What was begun goes on when the same is run again:\n  ${context.sameAgain}`)
   try {
     await withInbox(request, context, async (inbox, work, contacts) => {
@@ -49,9 +50,9 @@ export async function watchInbox(request: WatchRequest, context: Context): Promi
   }
 }
 
-function makeFolder(folder: string): void {
+function makeDestination(folder: string): void {
   try {
-    mkdirSync(folder, { recursive: true })
+    makeFolder(folder)
   } catch (error) {
     if (errorCode(error) === "EEXIST") throw new DestinationNotFolder(path.resolve(folder))
     throw error

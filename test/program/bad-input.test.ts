@@ -5,6 +5,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from "node:fs"
@@ -233,6 +234,16 @@ describe("bad keys", () => {
     expectFailure(await workshop.run("recipient", ["inbox", "-i", "work"]), 2, "there is default")
   })
 
+  it("a home where no folder can be made ends with 1 and names what it should be in", async () => {
+    for (const args of [
+      ["send", aFile(), "-r", address],
+      ["init", "--relay", relay.url, "--no-passphrase"],
+    ]) {
+      const ended = await workshop.run("nobody", args, { env: { KNOTHOLE_HOME: "/proc/x/y" } })
+      expectFailure(ended, 1, "cannot make a folder in /proc: ")
+    }
+  })
+
   it("init never replaces an identity", async () => {
     const file = inFolder("recipient", "identities", "default.key")
     const before = readFileSync(file)
@@ -367,6 +378,23 @@ describe("bad pickups", () => {
       }
     }
     expect(readFileSync(file, "utf8")).toBe("mine")
+  })
+
+  it("a destination where no folder can be made ends with 1 and names what it should be in", async () => {
+    const id = await sendOne()
+    // Only Linux has it: a folder in which making another is answered as if it were not there.
+    const ended = await workshop.run("recipient", ["receive", id, "-o", "/proc/x/y"])
+    expectFailure(ended, 1, "cannot make a folder in /proc: ")
+    const watch = await workshop.run("recipient", ["watch", "-o", "/proc/x"])
+    expectFailure(watch, 1, "cannot make a folder in /proc: ")
+  })
+
+  it("a destination behind a link that leads nowhere ends with 1 and names the link", async () => {
+    const id = await sendOne()
+    const link = inFolder("to nowhere")
+    symlinkSync(inFolder("never made"), link)
+    const ended = await workshop.run("recipient", ["receive", id, "-o", path.join(link, "in")])
+    expectFailure(ended, 1, `${link} is no folder`)
   })
 
   it("a delivery that was taken, discarded or never was ends with 3", async () => {
