@@ -56,6 +56,10 @@ async function writeBeside(file: string, content: Uint8Array): Promise<string> {
 
 const othersMayReadOrWrite = 0o077
 
+export function isOpenToOthers({ mode }: { readonly mode: number }): boolean {
+  return process.platform !== "win32" && (mode & othersMayReadOrWrite) !== 0
+}
+
 /**
  * Undefined when there is no such file. What others can read or write is refused, not quietly repaired,
  * and so is what is too large to be what it should: with what `refuse` makes of it.
@@ -72,11 +76,9 @@ export function readPrivateFile(
     throw error
   }
   try {
-    const { mode, size } = fstatSync(descriptor)
-    if (process.platform !== "win32" && (mode & othersMayReadOrWrite) !== 0) {
-      throw options.refuse("open to others")
-    }
-    if (size > options.mostBytes) throw options.refuse("too large")
+    const stats = fstatSync(descriptor)
+    if (isOpenToOthers(stats)) throw options.refuse("open to others")
+    if (stats.size > options.mostBytes) throw options.refuse("too large")
     return readFileSync(descriptor)
   } finally {
     closeSync(descriptor)

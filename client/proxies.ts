@@ -93,10 +93,6 @@ export function parseProxy(text: string, source: string): URL {
   return url
 }
 
-export function hasCredentials(proxy: URL): boolean {
-  return proxy.username !== "" || proxy.password !== ""
-}
-
 /** Without credentials. */
 export function showProxy(proxy: URL): string {
   return `${proxy.protocol}//${proxy.host}`

@@ -12,6 +12,7 @@ import {
   parseIdentityName,
   parseSize,
 } from "./quantities.js"
+import { mayHoldPassword } from "./settings.js"
 import type { Environment } from "./settings.js"
 
 interface WithOutput {
@@ -900,9 +901,8 @@ function addOutput(command: Command): Command {
     .option("-q, --quiet", "print only the result")
 }
 
-/** Anything before an @ is refused, whatever else is wrong with it. */
 function parseProxyFlag(text: string): string {
-  if (text.includes("@")) {
+  if (mayHoldPassword(text)) {
     throw new UsageError(
       "--proxy must not hold a password, which everybody on this machine could read; put the URL into KNOTHOLE_PROXY",
     )

@@ -1,8 +1,9 @@
 // Where the program keeps things, and the little it remembers between runs.
-import { readFileSync } from "node:fs"
+import { readFileSync, statSync } from "node:fs"
 import path from "node:path"
 import { errorCode } from "../error-code.js"
-import { makePrivateFolder, replacePrivateFile } from "../private-files.js"
+import { isOpenToOthers, makePrivateFolder, replacePrivateFile } from "../private-files.js"
+import { quoteForShell } from "./display.js"
 import { UsageError } from "./errors.js"
 
 export type Environment = Readonly<Record<string, string | undefined>>
@@ -52,10 +53,22 @@ export interface Config {
   readonly identity: string | undefined
 }
 
-/** Written into the file by hand, where its password is as well kept as the keys are. */
-export function readProxy(paths: ProgramPaths): string | undefined {
-  const value = readJsonFile(paths.configFile)
-  return value === undefined ? undefined : textField(paths.configFile, value, "proxy")
+/** Written into the file by hand. One with a password is taken only where that is as well kept as the keys are. */
+export function readProxy({ configFile }: ProgramPaths): string | undefined {
+  const value = readJsonFile(configFile)
+  const proxy = value && textField(configFile, value, "proxy")
+  if (proxy === undefined || !mayHoldPassword(proxy)) return proxy
+  if (isOpenToOthers(statSync(configFile))) {
+    throw new UsageError(
+      `others on this machine may read or change ${configFile}, and with it the password of the proxy\nRun: chmod 600 ${quoteForShell(configFile)}\nWhoever read it may have the password.`,
+    )
+  }
+  return proxy
+}
+
+/** Anything before an @ counts as one, whatever else is wrong with the URL. */
+export function mayHoldPassword(proxy: string): boolean {
+  return proxy.includes("@")
 }
 
 export function readConfig(paths: ProgramPaths): Config {

@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import path from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { startSocks5, startConnectProxy } from "../client/proxy-servers.js"
@@ -49,6 +49,22 @@ describe("the program behind a proxy", () => {
     expect(await workshop.run("eve", init)).toMatchObject({ code: 0 })
     expect(JSON.parse(readFileSync(path.join(home, "config.json"), "utf8"))).toMatchObject(written)
     expect(await workshop.run("eve", ["inbox"])).toMatchObject({ code: 0 })
+  })
+
+  it("takes no password from a config.json that others can read, and needs none there to be private", async () => {
+    const home = path.join(workshop.folder, "ida")
+    const file = path.join(home, "config.json")
+    mkdirSync(home)
+    const init = ["init", "--relay", "http://abc.onion", "--no-passphrase"]
+    writeFileSync(file, JSON.stringify({ v: 1, proxy: "http://ida:s3cret@127.0.0.1:9" }))
+    chmodSync(file, 0o644)
+    const open = await workshop.run("ida", init)
+    expect(open).toMatchObject({ code: 2, stdout: "" })
+    expect(open.stderr).toContain(`chmod 600 ${file}`)
+    expect(open.stderr).not.toContain("s3cret")
+    const proxy = await startConnectProxy({ port: portOf(relay.url) })
+    writeFileSync(file, JSON.stringify({ v: 1, proxy: `http://${proxy.host}` }))
+    expect(await workshop.run("ida", init)).toMatchObject({ code: 0 })
   })
 
   it("says what an onion service needs, and exits as unreachable", async () => {
