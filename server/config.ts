@@ -40,7 +40,10 @@ export interface RelayConfig {
   /** Origins that clients may reach this relay by, besides its own loopback ones. */
   readonly publicOrigins: readonly string[]
   readonly registration: "open" | "closed"
+  /** How long a delivery is kept whose sender wishes nothing else. */
   readonly keepMs: number
+  /** The longest wish that is granted. */
+  readonly keepMaxMs: number
   readonly deliveryBytes: number
   readonly inboxBytes: number
   readonly inboxDeliveries: number
@@ -132,6 +135,8 @@ function setting<T>(
 
 const most = Number.MAX_SAFE_INTEGER
 
+const keepDuration = duration({ least: 60_000, most: relayDefaults.keepMaxMs })
+
 const settings = {
   configFile: setting("config", file, {
     env: "KNOTHOLE_RELAY_CONFIG",
@@ -170,10 +175,15 @@ const settings = {
     defaultText: "open only without a public URL that others reach",
     of: ({ registration }) => [registration],
   }),
-  keepMs: setting("keep", duration({ least: 60_000, most: relayDefaults.keepMaxMs }), {
+  keepMs: setting("keep", keepDuration, {
     meaning: "how long a delivery is kept",
     defaultText: "14d",
     of: ({ keepMs }) => [keepMs],
+  }),
+  keepMaxMs: setting("keep-max", keepDuration, {
+    meaning: "the most a sender may ask for",
+    defaultText: "--keep, or 30d",
+    of: ({ keepMaxMs }) => [keepMaxMs],
   }),
   deliveryBytes: setting("delivery-limit", size({ least: 16 * KIB, most: maxBodyBytes }), {
     meaning: "the largest delivery",
@@ -197,7 +207,7 @@ const settings = {
   }),
   requestBytes: setting("request-size", size({ least: MIB, most: maxRequestBytes }), {
     meaning: "the largest request body offered to clients",
-    defaultText: "1MiB, which stock proxies take; 4MiB without a public URL",
+    defaultText: "1MiB; 4MiB without a public URL",
     of: ({ requestBytes }) => [requestBytes],
   }),
   tlsCertFile: setting("tls-cert", file, {
@@ -280,7 +290,7 @@ function resolve(sources: ConfigSources): { readonly config: RelayConfig; readon
     operatorSocket,
     publicOrigins: [...new Set(publicOrigins)],
     registration: last(settings.registration) ?? (isLocal ? "open" : "closed"),
-    keepMs: last(settings.keepMs) ?? relayDefaults.keepMs,
+    ...resolveKeep(given),
     deliveryBytes: deliveryBytes ?? relayDefaults.deliveryBytes,
     inboxBytes: inboxBytes ?? relayDefaults.inboxBytes,
     inboxDeliveries: last(settings.inboxDeliveries) ?? relayDefaults.inboxDeliveries,
@@ -294,6 +304,14 @@ function resolve(sources: ConfigSources): { readonly config: RelayConfig; readon
   }
   given.throwProblems()
   return { config, given }
+}
+
+function resolveKeep(given: Given): Pick<RelayConfig, "keepMs" | "keepMaxMs"> {
+  const keepMs = given.values(settings.keepMs).at(-1)
+  // Who says how long expects nothing to be kept beyond that.
+  const keepMaxMs = given.values(settings.keepMaxMs).at(-1) ?? keepMs ?? relayDefaults.keepMaxMs
+  if (keepMs !== undefined && keepMs > keepMaxMs) given.problem("--keep: more than --keep-max")
+  return { keepMs: keepMs ?? Math.min(relayDefaults.keepMs, keepMaxMs), keepMaxMs }
 }
 
 function resolveTls(given: Given, publicOrigins: readonly string[]): TlsFiles | undefined {

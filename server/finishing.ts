@@ -15,7 +15,6 @@ import {
   parseEnvelope,
   parseHeader,
   type Random,
-  relayDefaults,
   RelayRefusal,
   toHex,
 } from "../protocol/index.js"
@@ -117,7 +116,7 @@ export function createFinishing(needs: FinishingNeeds): Finishing {
   /** When a delivery accepted now is to expire, after the sender's wish. */
   function expiryOf(acceptedMs: number, notAfterMs: number): number {
     if (notAfterMs === 0) return acceptedMs + config.keepMs
-    const latest = acceptedMs + Math.max(config.keepMs, relayDefaults.keepMaxMs)
+    const latest = acceptedMs + config.keepMaxMs
     return Math.min(Math.max(notAfterMs, acceptedMs + hourMs), latest)
   }
 

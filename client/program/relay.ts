@@ -217,8 +217,8 @@ export function describeRelay(settings: readonly RelaySetting[]): Command {
       `
 In brackets: what holds without it. Each has a twin in the environment and in
 the file: --public-url is KNOTHOLE_PUBLIC_URL. docs/operating.md says more.
-'knothole relay status' asks a running relay how it is. Examples:
-  knothole relay
+'knothole relay status' asks a running relay how it is, 'relay restored' says
+that its data is a backup which was put back. Example:
   knothole relay --listen 127.0.0.1:9000 --public-url https://drop.example.org`,
     )
   for (const setting of settings) command.addOption(optionFor(setting))

@@ -71,7 +71,7 @@ export function relayInfoRoutes(needs: RelayInfoNeeds): Route[] {
               inboxBytes: config.inboxBytes,
               inboxDeliveries: config.inboxDeliveries,
               keepMs: config.keepMs,
-              keepMaxMs: Math.max(config.keepMs, relayDefaults.keepMaxMs),
+              keepMaxMs: config.keepMaxMs,
               uploadMs: relayDefaults.uploadMs,
               uploadMaxMs: relayDefaults.uploadMaxMs,
               longPollSeconds: relayDefaults.longPollSeconds,

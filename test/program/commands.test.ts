@@ -415,6 +415,9 @@ describe("the relay", () => {
     const help = await workshop.run("brief", ["relay", "--help"])
     expect(help).toMatchObject({ code: 0, stderr: "" })
     expect(help.stdout).toContain("--public-url <URL>")
+    for (const command of ["relay status", "relay restored"]) {
+      expect(help.stdout).toContain(command)
+    }
     expect(help.stdout.trimEnd().split("\n").length).toBeLessThanOrEqual(40)
   })
 

@@ -36,6 +36,7 @@ describe("the relay's settings", () => {
       publicOrigins: [],
       registration: "open",
       keepMs: 14 * 86_400_000,
+      keepMaxMs: 30 * 86_400_000,
       deliveryBytes: 10 * 1024 ** 3,
       inboxBytes: 20 * 1024 ** 3,
       inboxDeliveries: 1000,
@@ -50,6 +51,16 @@ describe("the relay's settings", () => {
   it("offer requests that stock proxies let through as soon as there may be a proxy", () => {
     const { requestBytes } = load({ publicUrl: ["https://drop.example.org"] })
     expect(requestBytes).toBe(1024 ** 2)
+  })
+
+  it("let no sender have a delivery kept longer than the operator said, unless that is said as well", () => {
+    const dayMs = 86_400_000
+    expect(load({ keep: "2d" })).toMatchObject({ keepMs: 2 * dayMs, keepMaxMs: 2 * dayMs })
+    const both = load({ keep: "2d", keepMax: "9d" })
+    expect(both).toMatchObject({ keepMs: 2 * dayMs, keepMaxMs: 9 * dayMs })
+    const most = load({ keepMax: "9d" })
+    expect(most).toMatchObject({ keepMs: 9 * dayMs, keepMaxMs: 9 * dayMs })
+    expect(load({ keepMax: "20d" })).toMatchObject({ keepMs: 14 * dayMs, keepMaxMs: 20 * dayMs })
   })
 
   it("put the data where the environment says that data goes", () => {
@@ -145,6 +156,9 @@ describe("the relay's settings", () => {
     expect(problemsOf({ flags: { deliveryLimit: "2GiB", inboxLimit: "1GiB" }, env: home })).toEqual(
       [expect.stringContaining("--delivery-limit: more than --inbox-limit")],
     )
+    expect(problemsOf({ flags: { keep: "3d", keepMax: "2d" }, env: home })).toEqual([
+      expect.stringContaining("--keep: more than --keep-max"),
+    ])
   })
 
   it("of TLS come in twos, with the https URL they are for", () => {

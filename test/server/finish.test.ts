@@ -277,6 +277,16 @@ describe("finishing", () => {
     }
   })
 
+  it("keeps none longer than the operator says, and tells clients so", async () => {
+    under = await under.restart({ config: { keepMs: 2 * dayMs, keepMaxMs: 2 * dayMs } })
+    const { limits } = parseRelayInfo((await under.client.get("/v1/relay")).body)
+    expect(limits).toMatchObject({ keepMs: 2 * dayMs, keepMaxMs: 2 * dayMs })
+    const notAfterMs = clock.wallMs() + 30 * dayMs
+    const { reply } = await under.client.send(makeDelivery([alice], { notAfterMs }))
+    const { acceptedMs, expiresMs } = parseReceipt(reply.receipts[0]?.receipt ?? random(1))
+    expect(expiresMs - acceptedMs).toBe(2 * dayMs)
+  })
+
   it("stamps each recipient's entry for that inbox alone", async () => {
     const { client } = under
     const delivery = makeDelivery([alice, bob])

@@ -50,6 +50,7 @@ export function configFor(dataFolder: string, change: Partial<RelayConfig> = {})
     publicOrigins: [origin],
     registration: "open",
     keepMs: 14 * 86_400_000,
+    keepMaxMs: 30 * 86_400_000,
     deliveryBytes: 10 * 1024 ** 3,
     inboxBytes: 20 * 1024 ** 3,
     inboxDeliveries: 1000,

@@ -85,6 +85,7 @@ function configs({ config, errors }: Subject): Target {
           mustHold("a port", isCount(listen.port, 0, 65_535) && listen.host !== "")
           mustHold("a folder", found.dataFolder !== "" && !found.dataFolder.includes("\0"))
           mustHold("a time to keep", isCount(keepMs, 60_000, 30 * 86_400_000))
+          mustHold("a longest", isCount(found.keepMaxMs, keepMs, 30 * 86_400_000))
           mustHold("a delivery's limit", isCount(deliveryBytes, 16_384, 2 ** 36))
           mustHold("an inbox's limit", isCount(inboxBytes, 16_384, 2 ** 53 - 1))
           mustHold("its deliveries", isCount(inboxDeliveries, 1, 1_000_000))
