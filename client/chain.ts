@@ -15,6 +15,8 @@ import {
   headerHash,
   type InboxPage,
   envelopeHash,
+  maxChainPlaces,
+  maxInboxDeliveries,
   parseHead,
   parseHeader,
   parseStamp,
@@ -48,6 +50,7 @@ export interface Listed {
 
 export interface Listing {
   readonly waiting: readonly Listed[]
+  /** Of what was known to have waited. */
   readonly gone: readonly Tombstone[]
   readonly head: Head
   readonly headBytes: Uint8Array
@@ -67,62 +70,130 @@ interface Remembered {
   readonly bytes: Uint8Array
 }
 
-/** Throws Untrustworthy. `pages` follow one another, the first from the floor on. */
-export function verifyListing(
-  pages: readonly InboxPage[],
-  owner: ChainOwner,
-  remembered: Remembered | undefined,
-): Listing & { extendsRemembered: boolean } {
-  const doubt = (what: string): never => {
-    throw new Untrustworthy(`the inbox as ${owner.origin} lists it does not verify: ${what}`)
-  }
-  const [first] = pages
-  const last = pages.at(-1)
-  if (first === undefined || last === undefined) throw new RangeError("a listing has a page")
-  try {
-    const head = parseHead(last.head)
-    if (!equalBytes(head.inboxId, owner.inboxId)) doubt("its head is that of another inbox")
-    if (!verifyHead(last.head, owner.signingKey)) doubt("its head is not signed by this relay")
-    if (head.floorSeq !== first.floor.seq) doubt("it does not begin at the signed floor")
+/** The relay raised the floor between two pages. A listing begun anew may do better. */
+export class FloorMoved extends Untrustworthy {}
 
-    let at = { seq: first.floor.seq, head: first.floor.head }
-    if (at.seq === 0 && !equalBytes(at.head, emptyChainHead())) doubt("it begins in mid-air")
-    let extendsRemembered = remembered === undefined || remembered.head.seq < at.seq
-    const hold = () => {
-      if (remembered?.head.seq === at.seq && equalBytes(remembered.head.head, at.head)) {
-        extendsRemembered = true
-      }
+/** More envelopes than these are fetched one by one when they are needed, instead of being kept. */
+const mostEnvelopes = 10_000
+
+/**
+ * A listing, verified page by page as it comes: a relay that makes up pages without end would otherwise
+ * fill the memory before the last of them gives it away. Tombstones are kept of what is `known` only.
+ */
+export class ListingCheck {
+  readonly #owner: ChainOwner
+  readonly #remembered: Remembered | undefined
+  readonly #known: ReadonlySet<string>
+  readonly #waiting: Listed[] = []
+  readonly #ids = new Set<string>()
+  readonly #gone: Tombstone[] = []
+  #floorSeq = 0
+  #at: { seq: number; head: Uint8Array } | undefined
+  #last: { page: InboxPage; head: Head } | undefined
+  #extendsRemembered = false
+
+  constructor(
+    owner: ChainOwner,
+    seen: { remembered: Remembered | undefined; known: readonly Pick<KnownEntry, "pair">[] },
+  ) {
+    this.#owner = owner
+    this.#remembered = seen.remembered
+    this.#known = new Set(seen.known.map(({ pair }) => pair))
+  }
+
+  /** Throws Untrustworthy. The first page begins at the floor, and each goes on from the one before. */
+  add(page: InboxPage): void {
+    try {
+      this.#add(page)
+    } catch (error) {
+      if (error instanceof FormatError) this.#doubt(error.message)
+      throw error
     }
-    hold()
-    const waiting: Listed[] = []
-    const ids = new Set<string>()
-    const gone: Tombstone[] = []
-    for (const entry of pages.flatMap((page) => page.entries)) {
-      if (entry.seq !== at.seq + 1) doubt(`number ${at.seq + 1} is missing`)
-      const link = entry.kind === "waiting" ? listed(entry, owner, doubt) : undefined
+  }
+
+  #add(page: InboxPage): void {
+    const owner = this.#owner
+    const head = parseHead(page.head)
+    if (!equalBytes(head.inboxId, owner.inboxId)) this.#doubt("its head is that of another inbox")
+    if (!verifyHead(page.head, owner.signingKey)) {
+      this.#doubt("its head is not signed by this relay")
+    }
+    if (head.floorSeq !== page.floor.seq) this.#doubt("it does not begin at the signed floor")
+    if (head.seq - head.floorSeq > maxChainPlaces) this.#doubt("it is longer than any inbox is")
+    const at = this.#at ?? this.#begin(page)
+    if (page.floor.seq !== this.#floorSeq) {
+      throw new FloorMoved(`${owner.origin} raised the floor of the inbox while it was listed`)
+    }
+    this.#last = { page, head }
+    for (const entry of page.entries) {
+      if (entry.seq !== at.seq + 1) this.#doubt(`number ${at.seq + 1} is missing`)
+      if (entry.seq > head.seq) this.#doubt("it goes on beyond its signed head")
+      const link =
+        entry.kind === "waiting" ? listed(entry, owner, (what) => this.#doubt(what)) : undefined
       const record =
         link?.stamp ?? parseTombstone(entry.kind === "gone" ? entry.tombstone : nothing)
-      if (record.seq !== entry.seq) doubt(`number ${entry.seq} is another one's record`)
-      at = { seq: entry.seq, head: chainHead({ ...record, previous: at.head }) }
+      if (record.seq !== entry.seq) this.#doubt(`number ${entry.seq} is another one's record`)
+      at.seq = entry.seq
+      at.head = chainHead({ ...record, previous: at.head })
       if (link) {
-        if (!equalBytes(link.stamp.head, at.head))
-          doubt(`the stamp of ${entry.seq} is off the chain`)
-        if (ids.has(link.id)) doubt(`two deliveries are called ${link.id}`)
-        ids.add(link.id)
-        waiting.push(link)
-      } else if ("reason" in record) {
-        gone.push(record)
+        if (!equalBytes(link.stamp.head, at.head)) {
+          this.#doubt(`the stamp of ${entry.seq} is off the chain`)
+        }
+        this.#wait(link)
+      } else if ("reason" in record && this.#known.has(pairOf(record))) {
+        this.#gone.push(record)
       }
-      hold()
+      this.#hold(at)
     }
+  }
+
+  #begin({ floor }: InboxPage): { seq: number; head: Uint8Array } {
+    const at = { seq: floor.seq, head: floor.head }
+    if (at.seq === 0 && !equalBytes(at.head, emptyChainHead())) this.#doubt("it begins in mid-air")
+    this.#at = at
+    this.#floorSeq = floor.seq
+    this.#extendsRemembered = !this.#remembered || this.#remembered.head.seq < at.seq
+    this.#hold(at)
+    return at
+  }
+
+  #wait(link: Listed): void {
+    if (this.#ids.has(link.id)) this.#doubt(`two deliveries are called ${link.id}`)
+    if (this.#waiting.length === maxInboxDeliveries) {
+      this.#doubt("more deliveries wait than any inbox holds")
+    }
+    this.#ids.add(link.id)
+    const isKept = this.#waiting.length < mostEnvelopes
+    this.#waiting.push(isKept ? link : { ...link, envelope: undefined })
+  }
+
+  #hold(at: { seq: number; head: Uint8Array }): void {
+    const remembered = this.#remembered?.head
+    if (remembered?.seq === at.seq && equalBytes(remembered.head, at.head)) {
+      this.#extendsRemembered = true
+    }
+  }
+
+  /** Throws Untrustworthy when this is not all. */
+  end(): Listing & { extendsRemembered: boolean } {
+    const at = this.#at
+    if (at === undefined || this.#last === undefined) throw new RangeError("a listing has a page")
+    const { page, head } = this.#last
     if (at.seq !== head.seq || !equalBytes(at.head, head.head)) {
-      doubt("its entries do not lead to its signed head")
+      this.#doubt("its entries do not lead to its signed head")
     }
-    const restoration = head.restored ? last.restored : undefined
-    return { waiting, gone, head, headBytes: last.head, restoration, extendsRemembered }
-  } catch (error) {
-    if (error instanceof FormatError) return doubt(error.message)
-    throw error
+    return {
+      waiting: this.#waiting,
+      gone: this.#gone,
+      head,
+      headBytes: page.head,
+      restoration: head.restored ? page.restored : undefined,
+      extendsRemembered: this.#extendsRemembered,
+    }
+  }
+
+  #doubt(what: string): never {
+    throw new Untrustworthy(`the inbox as ${this.#owner.origin} lists it does not verify: ${what}`)
   }
 }
 
@@ -245,13 +316,15 @@ export class HeadMemory {
 
   /** Verifies `pages` also against what was seen before, and remembers what they say. */
   async check(
-    pages: readonly InboxPage[],
+    pages: AsyncIterable<InboxPage>,
     owner: ChainOwner,
     known: readonly KnownEntry[],
     call: CallOptions,
   ): Promise<Listing> {
     const remembered = await this.#read()
-    const listing = verifyListing(pages, owner, remembered)
+    const checking = new ListingCheck(owner, { remembered, known })
+    for await (const page of pages) checking.add(page)
+    const listing = checking.end()
     if (remembered) {
       const goesOn =
         listing.extendsRemembered && !hidesTooMuch(listing.head, remembered.head, known)

@@ -16,7 +16,7 @@ import {
   fromHex,
   toHex,
 } from "../protocol/index.js"
-import { HeadMemory, type Listed, type Listing, pairOf } from "./chain.js"
+import { FloorMoved, HeadMemory, type Listed, type Listing, pairOf } from "./chain.js"
 import {
   deleteCopy,
   fetchLeaves,
@@ -418,17 +418,20 @@ export class Inbox {
   }
 
   async #fetchListing(cache: InboxCache, envelopes: boolean, call: CallOptions): Promise<Listing> {
+    const { relay, identity } = this.#session
+    const owner = {
+      origin: relay.client.origin,
+      inboxId: identity.bundle.inboxId,
+      signingKey: relay.info.signingKey,
+    }
     for (let round = 1; ; round++) {
-      const pages = await this.#fetchPages(envelopes, call)
-      const floors = new Set(pages.map(({ floor }) => floor.seq))
-      if (floors.size > 1 && round < mostListings) continue
-      const { relay, identity } = this.#session
-      const owner = {
-        origin: relay.client.origin,
-        inboxId: identity.bundle.inboxId,
-        signingKey: relay.info.signingKey,
+      let listing: Listing
+      try {
+        listing = await this.#heads.check(this.#pages(envelopes, call), owner, cache.rows, call)
+      } catch (error) {
+        if (error instanceof FloorMoved && round < mostListings) continue
+        throw error
       }
-      const listing = await this.#heads.check(pages, owner, cache.rows, call)
       // What was listed under an id is what its owner means by it, and no other.
       const renamed = cache.renamedAmong(listing.waiting)
       if (renamed) {
@@ -441,9 +444,8 @@ export class Inbox {
     }
   }
 
-  async #fetchPages(envelopes: boolean, call: CallOptions): Promise<InboxPage[]> {
+  async *#pages(envelopes: boolean, call: CallOptions): AsyncGenerator<InboxPage> {
     const { client, info } = this.#session.relay
-    const pages: InboxPage[] = []
     for (let after = 0; ;) {
       const query = { after, limit: Math.min(info.limits.page, 1000), waitSeconds: 0, envelopes }
       const page = await this.#session.with(call, (credential) =>
@@ -457,10 +459,10 @@ export class Inbox {
           parseInboxPage,
         ),
       )
-      pages.push(page)
+      yield page
       const last = page.entries.at(-1)
       // A relay that promises more and gives nothing would keep us here for ever.
-      if (!page.more || last === undefined || last.seq <= after) return pages
+      if (!page.more || last === undefined || last.seq <= after) return
       after = last.seq
     }
   }

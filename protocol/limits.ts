@@ -55,6 +55,13 @@ export const maxRequestBytes: number = 16 * MIB
  */
 export const maxLongPollSeconds: number = 40
 
+/** What may wait in one inbox: so much that its owner's client can list it in a few hundred MiB. */
+export const maxInboxDeliveries: number = 100_000
+/** Places in an inbox's chain for each delivery that may wait: those that are gone keep theirs for weeks. */
+export const chainPlacesPerDelivery: number = 10
+/** So many with what may still arrive of uploads that were begun while there was room. */
+export const maxChainPlaces: number = (chainPlacesPerDelivery + 1) * maxInboxDeliveries
+
 /** What a relay tells its clients of its limits. */
 export interface RelayLimits {
   readonly deliveryBytes: number

@@ -7,6 +7,7 @@ import {
   GIB,
   KIB,
   maxBodyBytes,
+  maxInboxDeliveries,
   maxRequestBytes,
   MIB,
   relayDefaults,
@@ -195,7 +196,7 @@ const settings = {
     defaultText: "20GiB",
     of: ({ inboxBytes }) => [inboxBytes],
   }),
-  inboxDeliveries: setting("inbox-deliveries", count({ least: 1, most: 1_000_000 }), {
+  inboxDeliveries: setting("inbox-deliveries", count({ least: 1, most: maxInboxDeliveries }), {
     meaning: "deliveries that may wait in one inbox",
     defaultText: "1000",
     of: ({ inboxDeliveries }) => [inboxDeliveries],

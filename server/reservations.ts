@@ -1,5 +1,5 @@
 // What an upload holds before it is there: room on the disk, and a share of each inbox's quota.
-import { RelayRefusal } from "../protocol/index.js"
+import { chainPlacesPerDelivery, RelayRefusal } from "../protocol/index.js"
 import { headroomBytes, type RelayConfig } from "./config.js"
 import { addressOf, type DeliveryId, type InboxId } from "./ids.js"
 import { noSuchInbox, relayFull } from "./relay-refusals.js"
@@ -30,8 +30,6 @@ export interface ManifestSizes {
   readonly manifestLength: number
 }
 
-/** An inbox may remember this many deliveries for each one that may wait in it. */
-const entriesPerDelivery = 10
 const noManifest: ManifestSizes = { bodyLength: 0, manifestLength: 0 }
 
 export interface ReservationsNeeds {
@@ -87,7 +85,7 @@ export function createReservations({ index, blobs, config }: ReservationsNeeds):
     for (const inbox of recipients) {
       const chain = await index.chain(inbox)
       if (chain === undefined) continue
-      if (chain.seq - chain.floorSeq < entriesPerDelivery * config.inboxDeliveries) continue
+      if (chain.seq - chain.floorSeq < chainPlacesPerDelivery * config.inboxDeliveries) continue
       await index.releaseRoom(id)
       throw inboxFull(inbox)
     }

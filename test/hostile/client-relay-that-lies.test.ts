@@ -12,15 +12,20 @@ import {
   encodeHeader,
   encodeInboxPage,
   encodeStamp,
+  encodeTombstone,
+  type GoneEntry,
   gridCount,
   gridLength,
   gridOffset,
   headerHash,
+  type JsonObject,
   leafHash,
   MIB,
   OpenError,
   parseHeader,
   parseStamp,
+  random,
+  toBase64url,
 } from "../../protocol/index.js"
 import { patternBytes } from "../client/folders.js"
 import { cells, makeDelivery, type MadeDelivery } from "../client/made-delivery.js"
@@ -443,5 +448,104 @@ describe("T35 an inbox", () => {
       Object.assign(entry, { stamp: encodeStamp({ ...lie, source, ...keys }) })
       await expect(inbox.list()).rejects.toThrow(Untrustworthy)
     }
+  })
+})
+
+function pagesAsked({ relay }: Setting): number {
+  return relay.asked.filter(({ path: asked }) => asked.startsWith("/v1/inbox?")).length
+}
+
+describe("T17 an inbox without end", () => {
+  const perPage = 100
+  /** So many pages, and this test's own relay ends it: a client that has not by then would not. */
+  const mostPages = 20
+
+  /** Places that nobody ever took, page after page, under a head that promises so many of them. */
+  async function endless(
+    promised: number,
+    wrongSeq = 0,
+  ): Promise<{ setting: Setting; inbox: Inbox }> {
+    const setting = await makeSetting()
+    const { relay, identity } = setting
+    const head = encodeHead({
+      kid: 1,
+      inboxId: identity.bundle.inboxId,
+      asOfMs: Date.now(),
+      seq: promised,
+      head: new Uint8Array(32).fill(7),
+      floorSeq: 0,
+      signSeed: relay.signSeed,
+    })
+    const gone = (seq: number): GoneEntry => ({
+      kind: "gone",
+      seq,
+      tombstone: encodeTombstone({
+        seq: seq === wrongSeq ? 1 : seq,
+        headerHash: random(32),
+        envelopeHash: random(32),
+        acceptedMs: 1,
+        expiresMs: 2,
+        reason: "taken",
+      }),
+    })
+    relay.change = (asked, answer) => {
+      if (!asked.path.startsWith("/v1/inbox?")) return answer
+      const after = Number(new URL(asked.path, relay.origin).searchParams.get("after"))
+      const page = encodeInboxPage({
+        head,
+        floor: { seq: 0, head: emptyChainHead() },
+        entries: Array.from({ length: perPage }, (_, index) => gone(after + 1 + index)),
+        more: after < mostPages * perPage,
+        used: { bytes: 0, deliveries: 0 },
+        newAfter: 0,
+      })
+      return json(200, page)
+    }
+    return { setting, inbox: await setting.open() }
+  }
+
+  test("that goes on beyond its signed head is refused there", async () => {
+    const { setting, inbox } = await endless(perPage + 1)
+    await expect(inbox.list()).rejects.toThrow(/beyond its signed head/)
+    expect(pagesAsked(setting)).toBe(2)
+  })
+
+  test("whose head promises more than any inbox holds is refused at its first page", async () => {
+    const { setting, inbox } = await endless(2 ** 50)
+    await expect(inbox.list()).rejects.toThrow(/longer than any inbox/)
+    expect(pagesAsked(setting)).toBe(1)
+  })
+
+  test("is not begun anew for ever because its floor moves", async () => {
+    const { setting, inbox } = await seen()
+    const { relay, identity } = setting
+    setting.relay.asked.length = 0
+    relay.change = (asked, answer) => {
+      if (!asked.path.startsWith("/v1/inbox?")) return answer
+      const floorSeq = asked.path.includes("after=0") ? 0 : 1
+      const page: JsonObject = JSON.parse(Buffer.from(answer.body).toString())
+      const entries = page.entries as unknown[]
+      const stored = found(relay.inboxes.get(identity.bundle.address))
+      const head = encodeHead({
+        kid: 1,
+        inboxId: identity.bundle.inboxId,
+        asOfMs: Date.now(),
+        seq: 3,
+        head: stored.head,
+        floorSeq,
+        signSeed: relay.signSeed,
+      })
+      const floor = { seq: floorSeq, head: toBase64url(emptyChainHead()) }
+      const some = { head: toBase64url(head), floor, entries: entries.slice(0, 1), more: true }
+      return json(200, { ...page, ...some } as JsonObject)
+    }
+    await expect(inbox.list()).rejects.toThrow(/raised the floor/)
+    expect(pagesAsked(setting)).toBe(6)
+  })
+
+  test("is refused at the first page that is wrong", async () => {
+    const { setting, inbox } = await endless(1_000_000, 3 * perPage)
+    await expect(inbox.list()).rejects.toThrow(/another one's record/)
+    expect(pagesAsked(setting)).toBe(3)
   })
 })

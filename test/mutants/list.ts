@@ -682,8 +682,8 @@ const clientMutants: readonly Mutant[] = [
   {
     id: "head-signature-unchecked",
     file: "client/chain.ts",
-    find: `if (!verifyHead(last.head, owner.signingKey)) doubt("its head is not signed by this relay")`,
-    replace: "",
+    find: "if (!verifyHead(page.head, owner.signingKey)) {",
+    replace: "if (page.head.length === 0) {",
     testFile: "test/hostile/client-relay-that-lies.test.ts",
     test: "T35 an inbox whose head is signed by somebody else is refused",
   },
@@ -706,10 +706,26 @@ const clientMutants: readonly Mutant[] = [
   {
     id: "missing-entry-accepted",
     file: "client/chain.ts",
-    find: "if (entry.seq !== at.seq + 1) doubt(`number ${at.seq + 1} is missing`)",
+    find: "if (entry.seq !== at.seq + 1) this.#doubt(`number ${at.seq + 1} is missing`)",
     replace: "",
     testFile: "test/hostile/client-relay-that-lies.test.ts",
     test: "T35 an inbox of which an entry was left out does not lead to its signed head",
+  },
+  {
+    id: "listing-beyond-its-head",
+    file: "client/chain.ts",
+    find: `if (entry.seq > head.seq) this.#doubt("it goes on beyond its signed head")`,
+    replace: "",
+    testFile: "test/hostile/client-relay-that-lies.test.ts",
+    test: "T17 an inbox without end that goes on beyond its signed head is refused there",
+  },
+  {
+    id: "folders-without-end",
+    file: "client/receive.ts",
+    find: "if (count <= maxEntries) return count",
+    replace: "if (count <= 64 * maxEntries) return count",
+    testFile: "test/hostile/client-trees.test.ts",
+    test: "T17 folders that no entry lists are counted before anything is made, and too many are refused",
   },
   {
     id: "other-keys-for-an-address",

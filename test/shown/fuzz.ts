@@ -42,7 +42,7 @@ const parserFunctions: Readonly<Record<string, readonly string[]>> = {
   "server/config.js": ["loadConfig", "showConfig", "resolve", "resolveTls"],
   "server/stores/inbox-log.js": ["read", "parseLog", "foldLog"],
   "client/append-log.js": ["reopenLog", "wholeRecords"],
-  "client/chain.js": ["verifyListing", "listed"],
+  "client/chain.js": ["#add", "end", "listed"],
   "client/inbox-cache.js": ["load", "#open"],
   "client/pins.js": ["checkPin", "readPin"],
   "client/program/quantities.js": ["parseDuration", "parseIdentityName"],

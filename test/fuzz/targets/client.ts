@@ -176,10 +176,16 @@ function makeListing(subject: Subject, vectors: Vectors, lie: ListingLie) {
 
 function listings(subject: Subject, vectors: Vectors): Target {
   const { chain, clientErrors, errors, messages, records, header, bytes } = subject
+  const { envelope: envelopes } = subject
   const honest = makeListing(subject, vectors, {})
   const { inboxId, heads } = honest
   const signingKey = hex(vectors.records.receipt_public_key)
   const owner = { origin: "https://relay.example", inboxId, signingKey }
+  const known = vectors.deliveries.slice(0, 3).map((delivery) => {
+    const envelope = hex(delivery.envelopes[0]?.envelope ?? "")
+    const headerHash = header.headerHash(hex(delivery.header))
+    return { pair: chain.pairOf({ headerHash, envelopeHash: envelopes.envelopeHash(envelope) }) }
+  })
   const good = [honest.page, makeListing(subject, vectors, { floorSeq: 1 }).page]
   const lies: ListingLie[] = [
     { headInbox: filled(20, 8) },
@@ -217,7 +223,11 @@ function listings(subject: Subject, vectors: Vectors): Target {
         [errors.FormatError, clientErrors.Untrustworthy],
         () => {
           const pages = [messages.parseInboxPage(document.value)]
-          return [undefined, seen, elsewhere].map((one) => chain.verifyListing(pages, owner, one))
+          return [undefined, seen, elsewhere].map((remembered) => {
+            const check = new chain.ListingCheck(owner, { remembered, known })
+            for (const page of pages) check.add(page)
+            return check.end()
+          })
         },
         ([listing, again, contradicted]) => {
           if (listing === undefined) return

@@ -88,7 +88,7 @@ function configs({ config, errors }: Subject): Target {
           mustHold("a longest", isCount(found.keepMaxMs, keepMs, 30 * 86_400_000))
           mustHold("a delivery's limit", isCount(deliveryBytes, 16_384, 2 ** 36))
           mustHold("an inbox's limit", isCount(inboxBytes, 16_384, 2 ** 53 - 1))
-          mustHold("its deliveries", isCount(inboxDeliveries, 1, 1_000_000))
+          mustHold("its deliveries", isCount(inboxDeliveries, 1, 100_000))
           mustHold("a request", isCount(requestBytes, 2 ** 20, 2 ** 24))
           mustHold("head-room", isCount(found.diskHeadroomBytes ?? 0, 0, 2 ** 53 - 1))
           for (const origin of found.publicOrigins) {
