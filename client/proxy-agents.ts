@@ -2,8 +2,11 @@
  * Connections through a SOCKS5 proxy or an HTTP proxy's CONNECT. Loaded only by those who have one: without
  * a proxy connections are made by reading-agent.ts.
  */
-import type http from "node:http"
+import http from "node:http"
+import https from "node:https"
+import { isIP, isIPv6 } from "node:net"
 import type net from "node:net"
+import tls from "node:tls"
 import { HttpsProxyAgent } from "https-proxy-agent"
 import { SocksProxyAgent } from "socks-proxy-agent"
 import { errorCode } from "./error-code.js"
@@ -63,33 +66,55 @@ class TunnelAgent extends HttpsProxyAgent<string> {
     return this.#secure
   }
 
-  override async connect(request: http.ClientRequest, options: ConnectOptions) {
-    let status: number | undefined
-    const seen = ({ statusCode }: { statusCode: number }) => (status = statusCode)
-    request.once("proxyConnect", seen)
-    const tooLate = new AbortController()
-    const timer = setTimeout(() => tooLate.abort(), connectTimeoutMs)
-    let socket: net.Socket
-    try {
-      // An agent for each connection: only so can one that never answers be given up.
-      const dial = new HttpsProxyAgent<string>(this.#url, { signal: tooLate.signal })
-      socket = await dial.connect(request, options)
-    } catch (error) {
-      if (tooLate.signal.aborted) {
-        throw new ProxyFailure(this.#url, "does not answer", { retryable: true, cause: error })
-      }
-      throw tunnelFailure(this.#url, error)
-    } finally {
-      clearTimeout(timer)
-      request.off("proxyConnect", seen)
-    }
-    // The package hands on what a proxy says instead of a connection as if the relay had said it, and
-    // nobody's certificate has been looked at.
+  /**
+   * Asks by node:http: the package's own way reads an answer of any length into memory, and hands on what
+   * a proxy says instead of connecting as if the relay had said it.
+   */
+  override async connect(_request: http.ClientRequest, options: ConnectOptions) {
+    const { host = "", port } = options
+    const { status, socket } = await this.#ask(`${isIPv6(host) ? `[${host}]` : host}:${port}`)
     if (status !== 200) {
       socket.destroy()
       throw refusedTunnel(this.#url, status)
     }
-    return socket
+    if (!this.#secure) return socket
+    // The path of the request, which tls would take for that of a Unix socket.
+    const { path: _, ...asked }: ConnectOptions & { path?: string | undefined } = options
+    return tls.connect({ ...asked, socket, ...(isIP(host) === 0 && { servername: host }) })
+  }
+
+  #ask(authority: string): Promise<{ status: number | undefined; socket: net.Socket }> {
+    const { protocol, hostname, port, username, password } = this.#url
+    const credentials = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`
+    const asking = (protocol === "https:" ? https : http).request({
+      agent: false,
+      hostname: hostname.replace(/^\[|\]$/g, ""),
+      port,
+      method: "CONNECT",
+      path: authority,
+      headers: {
+        host: authority,
+        ...(credentials !== ":" && {
+          "proxy-authorization": `Basic ${Buffer.from(credentials).toString("base64")}`,
+        }),
+      },
+    })
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        reject(new ProxyFailure(this.#url, "does not answer", { retryable: true }))
+        asking.destroy()
+      }, connectTimeoutMs)
+      asking.once("connect", ({ statusCode }, socket: net.Socket, ahead) => {
+        clearTimeout(timer)
+        if (ahead.length > 0) socket.unshift(ahead)
+        resolve({ status: statusCode, socket })
+      })
+      asking.on("error", (error) => {
+        clearTimeout(timer)
+        reject(tunnelFailure(this.#url, error))
+      })
+      asking.end()
+    })
   }
 }
 
@@ -105,11 +130,13 @@ function wantsCredentials(proxy: URL, cause?: unknown): ProxyFailure {
   return new ProxyFailure(proxy, reason, { retryable: false, cause })
 }
 
-function tunnelFailure(proxy: URL, error: unknown): ProxyFailure {
-  const code = errorCode(error)
-  const said = unreachableProxy[code ?? ""]
-  const reason =
-    said ?? `failed (${code ?? (error instanceof Error ? error.message : String(error))})`
+function tunnelFailure(proxy: URL, error: Error): ProxyFailure {
+  const code = errorCode(error) ?? ""
+  if (code.startsWith("HPE_")) {
+    const reason = "does not speak as one; check its address"
+    return new ProxyFailure(proxy, reason, { retryable: false, cause: error })
+  }
+  const reason = unreachableProxy[code] ?? `failed (${code === "" ? error.message : code})`
   return new ProxyFailure(proxy, reason, { retryable: code !== "ENOTFOUND", cause: error })
 }
 

@@ -134,6 +134,20 @@ describe("a relay behind an HTTP proxy", () => {
       /does not connect to the relay \(status 201\)/,
     )
   })
+
+  test("is not reached through a proxy that answers CONNECT at any length, or with lines of its own", async () => {
+    for (const head of [
+      `HTTP/1.1 200 OK\r\nX: ${"x".repeat(100_000)}`,
+      "HTTP/1.1 200 OK\r\nno header\nknothole: all is well",
+      "SSH-2.0-OpenSSH_9.6\nknothole: all is well",
+    ]) {
+      const refuse = `${head}\r\n\r\n`
+      const proxy = await startConnectProxy({ port: await startServer(), refuse })
+      await expect(ask("abc.onion", { proxy: `http://${proxy.host}` })).rejects.toThrow(
+        /: the proxy http:\/\/127.0.0.1:\d+ does not speak as one; check/,
+      )
+    }
+  })
 })
 
 test("an onion service is not asked for without a proxy, and the error says which one it needs", async () => {
