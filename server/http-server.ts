@@ -5,6 +5,7 @@ import {
   type RequestListener,
   type Server,
   type ServerOptions,
+  type ServerResponse,
 } from "node:http"
 import { createServer as createTlsServer } from "node:https"
 import type { AddressInfo, Socket } from "node:net"
@@ -41,10 +42,18 @@ const drainLookMs = 50
 
 /** Speaks TLS when it is given a certificate. */
 export function createHttpServer(
-  listener: RequestListener,
+  app: RequestListener,
   clock: Clock,
   certificate?: SecureContextOptions,
 ): HttpServer {
+  /** Those that are not out yet, by the connection they are for. */
+  const answers = new WeakMap<Socket, Set<ServerResponse>>()
+  const listener = (req: IncomingMessage, res: ServerResponse): void => {
+    const ours = answers.get(req.socket) ?? new Set()
+    answers.set(req.socket, ours.add(res))
+    res.once("close", () => ours.delete(res))
+    app(req, res)
+  }
   const options: ServerOptions = {
     maxHeaderSize: headerBytes,
     headersTimeout: headersTimeoutMs,
@@ -68,7 +77,12 @@ export function createHttpServer(
   // The body is asked for when a handler wants it, so a refused upload is never sent.
   server.on("checkContinue", listener)
   server.on("checkExpectation", listener)
-  server.on("clientError", answerBadRequest)
+  server.on("clientError", (error: Error, socket: Socket) => {
+    const isAnswering = [...(answers.get(socket) ?? [])].some((res) => res.headersSent)
+    // In the middle of an answer another one would be read as part of it.
+    if (hasCode(error, "ECONNRESET") || !socket.writable || isAnswering) socket.destroy()
+    else answerBadRequest(error, socket)
+  })
   server.on("upgrade", (_req: IncomingMessage, socket: Socket) => socket.destroy())
   server.on("connect", (_req: IncomingMessage, socket: Socket) => socket.destroy())
 
@@ -120,10 +134,6 @@ function boundPort(server: Server): number | undefined {
 
 /** What is no HTTP gets an answer in the form of all others, and the connection is closed. */
 function answerBadRequest(error: Error, socket: Socket): void {
-  if (hasCode(error, "ECONNRESET") || !socket.writable) {
-    socket.destroy()
-    return
-  }
   const refusal = hasCode(error, "ERR_HTTP_REQUEST_TIMEOUT")
     ? new RelayRefusal("too_slow")
     : new RelayRefusal("bad_request", { detail: "not a request this relay can read" })

@@ -164,6 +164,20 @@ describe("HTTP that is not as it should be", () => {
     expect(statuses[0]).toBe(400)
   })
 
+  it("says nothing in the middle of an answer about what cannot be read after it", async () => {
+    const before = clock.waiting
+    const socket = connect(port, "127.0.0.1")
+    socket.write("GET /v1/probe?pause=1000 HTTP/1.1\r\nHost: relay.test\r\n\r\n")
+    const answer = answerOn(socket)
+    // Half of the body is out by then.
+    while (clock.waiting === before) await new Promise((resolve) => setImmediate(resolve))
+    socket.write("no HTTP at all\r\n\r\n")
+    const { statuses, text } = await answer
+    expect(statuses).toEqual([200])
+    expect(text).not.toContain("bad_request")
+    expect((await say(port, "no HTTP at all\r\n\r\n")).statuses).toEqual([400])
+  })
+
   it("T43: an upgrade or a tunnel is not granted", async () => {
     const socket = connect(port, "127.0.0.1")
     socket.write(
