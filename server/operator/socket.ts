@@ -3,6 +3,7 @@
 import { chmodSync } from "node:fs"
 import { createServer, type RequestListener } from "node:http"
 import { connect } from "node:net"
+import { isMainThread } from "node:worker_threads"
 import { socketPathProblem } from "../config.js"
 import { type Disk, hasCode, unlessMissing } from "../disk.js"
 import { DataFolderError } from "../stores/folder-lock.js"
@@ -28,14 +29,19 @@ export async function openOperatorSocket(input: {
   const server = createServer(listener)
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject)
-    server.listen(path, resolve)
-    // The name is there when `listen` returns, and nothing else has run since: until here the mode was
-    // what the umask left, which lets nobody else write, and to connect is to write.
+    // The name is there when `listen` returns, and from that moment nobody else may connect, whatever
+    // the relay's umask: to connect is to write. It is the whole process's for these few calls, so it
+    // takes nothing from the owner, whose folders another thread may be making; and it is the main
+    // thread's to set.
+    const umask = isMainThread ? process.umask(0o077) : undefined
     try {
+      server.listen(path, resolve)
       chmodSync(path, 0o600)
     } catch (error) {
       // Where it could not listen, the event says why.
       if (!hasCode(error, "ENOENT")) reject(asError(error))
+    } finally {
+      if (umask !== undefined) process.umask(umask)
     }
   })
   return {

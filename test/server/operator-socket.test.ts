@@ -1,10 +1,10 @@
 import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { get } from "node:http"
-import { createServer } from "node:net"
+import { createServer, Server } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { text as readAll } from "node:stream/consumers"
-import { afterEach, beforeEach, describe, expect, it } from "vitest"
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest"
 import { parseRelayStatus, type RelayStatus } from "../../protocol/index.js"
 import { ManualClock } from "./manual-clock.js"
 import { personAt } from "./people.js"
@@ -43,6 +43,33 @@ describe("the operator's socket", () => {
     expect(await askStatus(socket)).toMatchObject({ inboxes: 0, index: { state: "ready" } })
     await under.relay.stop()
     expect(existsSync(socket)).toBe(false)
+  })
+
+  it("is for nobody else from its first moment, wherever it is and whatever the umask", async () => {
+    const operatorSocket = join(elsewhere, "s")
+    // oxlint-disable-next-line typescript/unbound-method -- applied to the server it is called on
+    const { listen } = Server.prototype
+    const modes: number[] = []
+    // Before whoever called it can do anything about the mode.
+    const spy = vi.spyOn(Server.prototype, "listen").mockImplementation(function (
+      this: Server,
+      ...args: unknown[]
+    ) {
+      Reflect.apply(listen, this, args)
+      if (args[0] === operatorSocket) modes.push(statSync(operatorSocket).mode & 0o077)
+      return this
+    })
+    const umask = process.umask(0)
+    try {
+      under = await openRelay({ config: { operatorSocket } })
+      await under.relay.start()
+      expect(modes).toEqual([0])
+      expect(statSync(operatorSocket).mode & 0o777).toBe(0o600)
+      expect(process.umask()).toBe(0)
+    } finally {
+      process.umask(umask)
+      spy.mockRestore()
+    }
   })
 
   it("takes no place from what lives there, nor from what is no socket", async () => {
