@@ -5,7 +5,7 @@
 // What it tells never goes back, whatever the clock does: the relay signs times, and must not contradict
 // what it signed before. Where the clock is behind, time passes at half its speed until it has caught up.
 import { join } from "node:path"
-import { parseUtf8, utf8 } from "../protocol/index.js"
+import { utf8 } from "../protocol/index.js"
 import type { Clock } from "./clock.js"
 import { type Disk, readSmallFile, unlessMissing, writeSyncedFile } from "./disk.js"
 import type { Log } from "./log.js"
@@ -28,6 +28,24 @@ export interface ClockWatch {
   save(): Promise<void>
 }
 
+/**
+ * The time that a relay last noted in this folder, in milliseconds; 0 where it noted none, and where
+ * what is there is no time.
+ */
+export async function readNotedTime(
+  disk: Disk,
+  folder: string,
+): Promise<{ readonly notedMs: number; readonly isDamaged: boolean }> {
+  const bytes = await readSmallFile(disk, join(folder, fileName), 100)
+  if (bytes === undefined) return { notedMs: 0, isDamaged: false }
+  // Byte by byte: what is no UTF-8 is damaged and no reason not to start.
+  const text = String.fromCharCode(...bytes)
+  const notedMs = /^[0-9]+$/.test(text) ? Number(text) : NaN
+  return Number.isSafeInteger(notedMs)
+    ? { notedMs, isDamaged: false }
+    : { notedMs: 0, isDamaged: true }
+}
+
 export async function openClockWatch(input: {
   readonly clock: Clock
   readonly disk: Disk
@@ -42,16 +60,16 @@ export async function openClockWatch(input: {
   /** Set while the clocks disagree: since when the wall clock has kept step again. */
   let steadySince: Pair | undefined
 
-  const saved = await readSmallFile(disk, file, 100)
-  const savedMs = saved === undefined ? 0 : Number(parseUtf8(saved, "clock"))
-  // Later than saved is no alarm: a relay may be off for a month.
-  if (believed.wallMs < savedMs - toleratedMs) {
+  const { notedMs, isDamaged } = await readNotedTime(disk, folder)
+  if (isDamaged) log("record_refused", {}, "alarm")
+  // Later than noted is no alarm: a relay may be off for a month.
+  if (believed.wallMs < notedMs - toleratedMs) {
     steadySince = believed
-    believed = { ...believed, wallMs: savedMs }
+    believed = { ...believed, wallMs: notedMs }
     log("clock_behind", {}, "alarm")
   }
 
-  let told: Pair = { ...believed, wallMs: Math.max(believed.wallMs, savedMs) }
+  let told: Pair = { ...believed, wallMs: Math.max(believed.wallMs, notedMs) }
 
   function projected(from: Pair, { monotonicMs }: Pair): number {
     return from.wallMs + (monotonicMs - from.monotonicMs)

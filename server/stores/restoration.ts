@@ -2,7 +2,8 @@
 // it in every head, so that a client that has seen more than there is now need not take the relay for
 // one that rewrites its history (docs/protocol.md §9).
 import { join } from "node:path"
-import { parseUtf8, type Restoration, utf8 } from "../../protocol/index.js"
+import { type Restoration, utf8 } from "../../protocol/index.js"
+import { readNotedTime } from "../clock-watch.js"
 import type { RelayConfig } from "../config.js"
 import { type Disk, readSmallFile, unlessMissing, writeSyncedFile } from "../disk.js"
 import { nodeDisk } from "../node-disk.js"
@@ -58,8 +59,7 @@ export async function declareRestored(
   const folder = await openDataFolder({ disk, path: dataFolder, random: systemRandomness })
   try {
     const { recordKey } = await openRelayKeys({ disk, folder, random: systemRandomness })
-    const noted = await readSmallFile(disk, join(folder.path, "clock"), 100)
-    const notedMs = noted === undefined ? 0 : Number(parseUtf8(noted, "clock"))
+    const { notedMs } = await readNotedTime(disk, folder.path)
     const { modifiedMs } = await disk.stat(join(folder.path, "version"))
     const restoration = {
       backupMs: backupMs ?? (notedMs > 0 ? notedMs : Math.floor(modifiedMs)),

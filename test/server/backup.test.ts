@@ -6,6 +6,7 @@ import {
   readdirSync,
   renameSync,
   rmSync,
+  statSync,
   truncateSync,
   writeFileSync,
 } from "node:fs"
@@ -13,6 +14,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
 import { type Identity, random } from "../../protocol/index.js"
+import { declareRestored } from "../../server/index.js"
 import { personAt } from "./people.js"
 import {
   makeDelivery,
@@ -175,6 +177,16 @@ describe("a copy of the folder of a relay at work", () => {
     await expectBody(restored, sent.id, delivery)
     expect(readdirSync(join(place, "spool"))).toEqual([])
     expect(readdirSync(join(place, "ended"))).toEqual([])
+  })
+
+  it("is declared also where the time noted in it is damaged, and starts with that", async () => {
+    await copyFolder(original.folder, place)
+    writeFileSync(join(place, "clock"), "17900000x0000")
+    const { backupMs, restoredMs } = await declareRestored({ dataFolder: place })
+    expect(backupMs).toBe(Math.floor(statSync(join(place, "version")).mtimeMs))
+    const { client } = await openCopy()
+    const page = await client.list(await client.login(alice))
+    expect(page.restored).toEqual({ backupMs, restoredMs })
   })
 
   it("is not taken for a copy where it was only moved and started again", async () => {

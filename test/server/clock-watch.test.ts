@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
@@ -43,6 +43,21 @@ describe("the watch over the clock", () => {
     const watch = await open(new ManualClock(startMs - minuteMs))
     expect(watch.nowMs()).toBe(startMs)
     expect(watch.isSuspicious()).toBe(false)
+  })
+
+  it("takes what is damaged for nothing noted, and says so", async () => {
+    for (const damaged of ["17900000x0000", "-5", "1e3", "", "1.5", "9".repeat(16), "\xff\xfe"]) {
+      writeFileSync(join(folder, "clock"), damaged, "latin1")
+      const said: unknown[] = []
+      const log = (...line: unknown[]) => void said.push(line)
+      const clock = new ManualClock(startMs)
+      const watch = await openClockWatch({ clock, disk: nodeDisk, folder, log })
+      expect([damaged, watch.nowMs()]).toEqual([damaged, startMs])
+      expect(watch.isSuspicious()).toBe(false)
+      expect(said).toEqual([["record_refused", {}, "alarm"]])
+      await watch.save()
+      expect((await open(clock)).nowMs()).toBe(startMs)
+    }
   })
 
   it("does not go back either when a clock that was far ahead has been set right for an hour", async () => {
