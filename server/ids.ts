@@ -1,6 +1,13 @@
 // Names inside the relay. Only the parsers here make them, so no text of a stranger ever reaches a
 // path, a key of the index or a log.
-import { encodeAddress, fromHex, parseAddress, RelayRefusal, toHex } from "../protocol/index.js"
+import {
+  encodeAddress,
+  FormatError,
+  fromHex,
+  parseAddress,
+  RelayRefusal,
+  toHex,
+} from "../protocol/index.js"
 
 /** 32 lower-case hex characters: an upload, and the delivery it becomes. */
 export type DeliveryId = string & { readonly brand: "DeliveryId" }
@@ -46,6 +53,16 @@ export function parseInboxAddress(text: string): InboxId {
   const { inboxId, address } = parseAddress(text)
   if (address !== text) throw new RelayRefusal("bad_request", { detail: "not a bare address" })
   return inboxIdOf(inboxId)
+}
+
+/** Such an address in a path. Anything else names nothing here. */
+export function parsePathInbox(text: string): InboxId {
+  try {
+    return parseInboxAddress(text)
+  } catch (error) {
+    if (!(error instanceof FormatError || error instanceof RelayRefusal)) throw error
+    throw new RelayRefusal("not_found")
+  }
 }
 
 export function addressOf(inbox: InboxId): string {

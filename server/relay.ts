@@ -35,6 +35,7 @@ import { type Randomness, systemRandomness } from "./randomness.js"
 import { dropTorn, rebuildIndex, reconcile } from "./recovery.js"
 import { createReservations } from "./reservations.js"
 import { deliveryRoutes } from "./routes/deliveries.js"
+import { dropPageRoutes } from "./routes/drop-page.js"
 import { probeRoutes } from "./routes/probe.js"
 import { relayInfoRoutes } from "./routes/relay-info.js"
 import { sessionRoutes } from "./routes/sessions.js"
@@ -203,6 +204,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     const app = createApp({
       always: [
         ...relayInfoRoutes({ config, keys, clock, blobs, origins, sources }),
+        ...dropPageRoutes({ origins }),
         ...probeRoutes({ config, clock, blobs, stopping: stopping.signal }),
       ],
       indexed: [

@@ -32,6 +32,10 @@ export function replyText(res: ServerResponse, text: string, status: number = 20
   send(res, status, "text/plain; charset=utf-8", text)
 }
 
+export function replyHtml(res: ServerResponse, text: string): void {
+  send(res, 200, "text/html; charset=utf-8", text)
+}
+
 export function replyEmpty(res: ServerResponse): void {
   res.writeHead(204).end()
 }

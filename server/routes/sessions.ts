@@ -4,7 +4,6 @@ import {
   encodeRegisterReply,
   encodeSessionList,
   encodeSessionReply,
-  FormatError,
   parseRegisterRequest,
   parseSessionRequest,
   RelayRefusal,
@@ -15,7 +14,7 @@ import { pathParameter, type Route } from "../http/method-table.js"
 import { replyBytes, replyEmpty, replyJson } from "../http/replies.js"
 import { checkNoBody, readBearer, readJson } from "../http/requests.js"
 import type { IdleInboxes } from "../idle-inboxes.js"
-import { type InboxId, parseInboxAddress, parsePathId } from "../ids.js"
+import { parsePathId, parsePathInbox } from "../ids.js"
 import type { Logins } from "../logins.js"
 import type { RelayIndex } from "../stores/relay-index.js"
 
@@ -42,7 +41,7 @@ export function sessionRoutes({ logins, index, idle, deliveries, clock }: Sessio
       path: "/v1/inboxes/:address",
       methods: {
         async GET(req, res) {
-          const inbox = pathInbox(pathParameter(req, "address"))
+          const inbox = parsePathInbox(pathParameter(req, "address"))
           const bundle = await index.bundle(inbox)
           if (bundle === undefined || (await idle.isClosed(inbox))) {
             throw new RelayRefusal("no_such_inbox")
@@ -50,13 +49,13 @@ export function sessionRoutes({ logins, index, idle, deliveries, clock }: Sessio
           replyBytes(res, bundle)
         },
         async PUT(req, res) {
-          const inbox = pathInbox(pathParameter(req, "address"))
+          const inbox = parsePathInbox(pathParameter(req, "address"))
           const request = parseRegisterRequest(await readJson(req, res, clock))
           const reply = await logins.register(inbox, request)
           replyJson(res, encodeRegisterReply(reply), reply.created ? 201 : 200)
         },
         async DELETE(req, res) {
-          const inbox = pathInbox(pathParameter(req, "address"))
+          const inbox = parsePathInbox(pathParameter(req, "address"))
           const session = await logins.session(readBearer(req))
           if (session.inbox !== inbox) throw new RelayRefusal("not_found")
           // Closed first, so that nothing comes in behind what is deleted.
@@ -91,13 +90,4 @@ export function sessionRoutes({ logins, index, idle, deliveries, clock }: Sessio
       },
     },
   ]
-}
-
-function pathInbox(text: string): InboxId {
-  try {
-    return parseInboxAddress(text)
-  } catch (error) {
-    if (!(error instanceof FormatError || error instanceof RelayRefusal)) throw error
-    throw new RelayRefusal("not_found")
-  }
 }

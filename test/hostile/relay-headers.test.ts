@@ -24,6 +24,7 @@ const transport = ["connection", "date", "keep-alive"]
 const allowed: Readonly<Record<string, readonly string[]>> = {
   empty: ["connection", "date", "keep-alive"],
   json: ["content-length", "content-type"],
+  page: ["content-length", "content-type"],
   problem: ["content-length", "content-type"],
   data: ["content-disposition", "content-length", "content-type"],
 }
@@ -46,6 +47,7 @@ describe("every route with every method", () => {
     ;({ id } = sent)
     table = {
       "/healthz": ["get"],
+      [`/to/${alice.bundle.address}`]: ["get"],
       "/v1/relay": ["get"],
       "/v1/probe": ["get", "put"],
       "/v1/sessions/challenge": ["post"],
@@ -144,6 +146,7 @@ function kindOf(headers: Record<string, string>): string {
   const type = headers["content-type"] ?? ""
   if (type === "application/octet-stream") return "data"
   if (type === "application/problem+json") return "problem"
+  if (type === "text/html; charset=utf-8") return "page"
   return type === "" ? "empty" : "json"
 }
 

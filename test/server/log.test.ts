@@ -101,6 +101,7 @@ describe("the log", () => {
     await client.get(`/v1/uploads/${sent.id}`, encodeBearer(sent.token))
     await client.get(`/v1/uploads/${sent.id}?token=${toHex(sent.token)}`, session)
     await client.get(`/${sent.id}/${alice.bundle.address}?${toHex(stray)}=${session}`)
+    await client.get(`/to/${alice.bundle.address}?${toHex(stray)}=${session}`)
     await client.http.post(`/v1/inboxes/${bob.bundle.address}`).send({ [toHex(stray)]: session })
     await client.http.put(`/v1/inboxes/${bob.bundle.address}`).send({ bundle: session })
     await client.putPart(sent, toHex(stray), delivery.body.subarray(0, 131_072))
