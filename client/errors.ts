@@ -117,20 +117,45 @@ export class DestinationExists extends Error {
   readonly paths: readonly string[]
   /** Other names of the delivery may be in place already, and stay there. */
   readonly isPartlyThere: boolean
+  /** Those of `paths` that are of another kind than what should be there: none is ever replaced. */
+  readonly unlike: ReadonlyMap<string, Unlike>
+  /** The private folder of what was fetched, for another run with this destination. */
+  readonly kept: string | undefined
 
-  constructor(
-    paths: readonly string[],
-    { isPartlyThere = false }: { isPartlyThere?: boolean } = {},
-  ) {
+  constructor(paths: readonly string[], facts: InTheWay = {}) {
+    const { isPartlyThere = false, unlike = new Map(), kept } = facts
     const shown = paths.slice(0, 10).join(", ")
     const rest = paths.length > 10 ? ` and ${paths.length - 10} more` : ""
-    const todo = isPartlyThere
-      ? "the rest may be in place already; move it away, or ask to overwrite or to rename"
-      : "choose another folder, or ask to overwrite or to rename"
-    super(`${shown}${rest} already exists; ${todo}`)
+    const begun = isPartlyThere ? "the rest may be in place already; " : ""
+    const away = isPartlyThere || unlike.size > 0 ? "move it away" : "choose another folder"
+    const ask =
+      unlike.size > 0
+        ? "ask to rename, as only files are overwritten"
+        : "ask to overwrite or to rename"
+    super(`${shown}${rest} already exists; ${begun}${away}, or ${ask}`)
     this.paths = paths
     this.isPartlyThere = isPartlyThere
+    this.unlike = unlike
+    this.kept = kept
   }
+
+  /** The same, and what who put it in place did not know. */
+  with(facts: Pick<InTheWay, "isPartlyThere" | "kept">): DestinationExists {
+    const { isPartlyThere, unlike, kept } = this
+    return new DestinationExists(this.paths, { isPartlyThere, unlike, kept, ...facts })
+  }
+}
+
+/** Of what kind something in the destination is, and what the delivery has of its name. */
+export interface Unlike {
+  readonly here: "a file" | "a folder" | "a link" | "something else"
+  readonly sent: "a file" | "a folder"
+}
+
+interface InTheWay {
+  readonly isPartlyThere?: boolean
+  readonly unlike?: ReadonlyMap<string, Unlike>
+  readonly kept?: string | undefined
 }
 
 /** The destination, or a folder it should be in, is something else. Nothing was fetched. */

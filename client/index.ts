@@ -26,6 +26,7 @@ export {
   SourceUnusable,
   UnknownEntry,
   UnknownInbox,
+  type Unlike,
   Untrustworthy,
   UnusableContacts,
 } from "./errors.js"

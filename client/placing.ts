@@ -6,7 +6,7 @@
 import { type Stats, constants } from "node:fs"
 import { access, lstat, readdir, rename, rmdir, unlink } from "node:fs/promises"
 import path from "node:path"
-import { DestinationExists } from "./errors.js"
+import { DestinationExists, type Unlike } from "./errors.js"
 import { errorCode } from "./error-code.js"
 import { moveIfFree } from "./hard-links.js"
 import { PinnedFolders } from "./pinned-folder.js"
@@ -42,6 +42,47 @@ export async function existingNames(into: string, names: readonly string[]): Pro
   return found
 }
 
+/**
+ * What the destination has of another kind than the delivery: where a folder is entered or a file is
+ * replaced there is no other way in. `wanted` are paths with `/`. Looks only.
+ */
+export async function unlikeNames(
+  into: string,
+  wanted: Iterable<{ name: string; sent: Unlike["sent"] }>,
+  signal: AbortSignal,
+): Promise<Map<string, Unlike>> {
+  const unlike = new Map<string, Unlike>()
+  /** Folders of the delivery that were looked for, and whether there is one to look into. */
+  const folders = new Map<string, boolean>()
+  const isFolderHere = async (name: string, sent: Unlike["sent"]) => {
+    const there = await stat(path.join(into, name))
+    const here = there && kindOf(there)
+    if (here !== undefined && here !== sent) unlike.set(path.join(into, name), { here, sent })
+    return here === "a folder"
+  }
+  for (const { name, sent } of wanted) {
+    signal.throwIfAborted()
+    let isThere = true
+    for (
+      let slash = name.indexOf("/");
+      slash !== -1 && isThere;
+      slash = name.indexOf("/", slash + 1)
+    ) {
+      const folder = name.slice(0, slash)
+      isThere = folders.get(folder) ?? (await isFolderHere(folder, "a folder"))
+      folders.set(folder, isThere)
+    }
+    if (isThere && !folders.has(name)) await isFolderHere(name, sent)
+  }
+  return unlike
+}
+
+function kindOf(stats: Stats): Unlike["here"] {
+  if (stats.isDirectory()) return "a folder"
+  if (stats.isFile()) return "a file"
+  return stats.isSymbolicLink() ? "a link" : "something else"
+}
+
 /** Throws DestinationExists, with every name in the way, before anything is moved. */
 export async function planPlacing(options: {
   tree: string
@@ -56,6 +97,7 @@ export async function planPlacing(options: {
   const names = new Map<string, string>()
   const emptied: string[] = []
   const inTheWay: string[] = []
+  const unlike = new Map<string, Unlike>()
 
   const merge = async (from: string, to: string): Promise<void> => {
     const [source, target] = [await stat(from), await stat(to)]
@@ -75,6 +117,9 @@ export async function planPlacing(options: {
       // A folder where a file should be, the other way round, or a link, which is never followed; or a
       // file that may not be replaced.
       inTheWay.push(to)
+      const sent = source.isDirectory() ? "a folder" : "a file"
+      const here = kindOf(target)
+      if (here !== sent) unlike.set(to, { here, sent })
     }
   }
 
@@ -100,7 +145,7 @@ export async function planPlacing(options: {
       names.set(name, name)
     }
   }
-  if (inTheWay.length > 0) throw new DestinationExists(inTheWay, { isPartlyThere: isBegun })
+  if (inTheWay.length > 0) throw new DestinationExists(inTheWay, { isPartlyThere: isBegun, unlike })
   return { into, moves, names, emptied, isBegun }
 }
 
@@ -116,7 +161,7 @@ export async function placeAll(plan: PlacingPlan): Promise<void> {
     }
   } catch (error) {
     if (!(error instanceof DestinationExists) || !isBegun) throw error
-    throw new DestinationExists(error.paths, { isPartlyThere: true })
+    throw error.with({ isPartlyThere: true })
   } finally {
     await folders.close()
   }

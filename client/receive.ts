@@ -42,10 +42,23 @@ import {
   type Sender,
 } from "./delivery.js"
 import { chooseEntries, choiceHash, choiceName } from "./entry-choice.js"
-import { DestinationExists, DestinationNotFolder, DiskFull, Untrustworthy } from "./errors.js"
+import {
+  DestinationExists,
+  DestinationNotFolder,
+  DiskFull,
+  type Unlike,
+  Untrustworthy,
+} from "./errors.js"
 import { type Placement, placeFiles, planUnits, segmentsOf, type Unit } from "./layout.js"
 import { makeFolder } from "./make-folder.js"
-import { checkWritable, existingNames, type OnExisting, placeAll, planPlacing } from "./placing.js"
+import {
+  checkWritable,
+  existingNames,
+  type OnExisting,
+  placeAll,
+  planPlacing,
+  unlikeNames,
+} from "./placing.js"
 import { errorCode } from "./error-code.js"
 import { PackedCopies } from "./packed-copies.js"
 import { syncFolder } from "./private-files.js"
@@ -503,6 +516,9 @@ class Receiving {
         await this.#settle(journal)
       }
       return await this.#putInPlace(journal)
+    } catch (error) {
+      if (!(error instanceof DestinationExists) || journal === undefined) throw error
+      throw error.with({ kept: this.#place.folder })
     } finally {
       signal?.removeEventListener("abort", onAbort)
       await journal?.close()
@@ -511,9 +527,29 @@ class Receiving {
 
   /** Before anything is fetched. Once something may be in place, the plan tells it from what is in the way. */
   async #checkDestination(journal: ReceiveJournal | undefined): Promise<void> {
-    if ((this.#options.onExisting ?? "fail") !== "fail") return
-    const existing = await existingNames(this.#place.into, this.#namesToBe(journal?.renamed ?? []))
-    if (existing.length > 0) throw new DestinationExists(existing)
+    const { onExisting = "fail" } = this.#options
+    const { into } = this.#place
+    const renamed = journal?.renamed ?? []
+    if (onExisting === "fail") {
+      const existing = await existingNames(into, this.#namesToBe(renamed))
+      if (existing.length > 0) throw new DestinationExists(existing)
+    }
+    const entersFolders = onExisting === "overwrite" || this.#choice !== undefined
+    if (onExisting === "rename" || !entersFolders) return
+    const unlike = await unlikeNames(into, this.#entriesToBe(renamed), this.#stop.signal)
+    if (unlike.size > 0) throw new DestinationExists([...unlike.keys()], { unlike })
+  }
+
+  *#entriesToBe(
+    renamed: readonly RenamedPath[],
+  ): Generator<{ name: string; sent: Unlike["sent"] }> {
+    const stored = new Map(renamed.map((one) => [one.path, one.stored]))
+    const leftOut = foldedEntries(this.#pathsAskedFor(), this.#traits)
+    for (const [index, { type }] of this.#manifest.entries.entries()) {
+      if (!this.#isAskedFor(index) || this.#failed.has(index) || leftOut.has(index)) continue
+      const name = this.#nameToBe(this.#paths[index] ?? "", stored)
+      yield { name, sent: type === "file" ? "a file" : "a folder" }
+    }
   }
 
   /** Names that have to be free: at the top, or of files where their folders may be there. */

@@ -175,18 +175,11 @@ export const errorKinds: readonly ErrorKind[] = [
       remedy: "Rename what is not UTF-8, or say --skip-bad-names to leave it out.",
     }),
   })),
-  kind(DestinationExists, ({ paths, isPartlyThere }) => ({
+  kind(DestinationExists, (error) => ({
     exit: exitCodes.failed,
     code: "destination_exists",
-    message: listing(
-      isPartlyThere
-        ? "not everything could be put in place, because these exist already:"
-        : "nothing was put in place, because these exist already:",
-      paths.map(showText),
-    ),
-    remedy: isPartlyThere
-      ? "What is in place stays, and what is not is kept. To put the rest in place, move these away and run the same again, or say --rename (keep both) or --overwrite (replace them)."
-      : "Choose another folder with -o DIR, or say --rename (keep both) or --overwrite (replace them).",
+    message: explainInTheWay(error),
+    remedy: remedyInTheWay(error),
   })),
   kind(DestinationNotFolder, ({ path }) => ({
     exit: exitCodes.failed,
@@ -230,6 +223,32 @@ export const errorKinds: readonly ErrorKind[] = [
     remedy: "It is damaged, or was made by another version.",
   })),
 ]
+
+function explainInTheWay({ paths, isPartlyThere, unlike, kept }: DestinationExists): string {
+  const named = paths.map((file) => {
+    const kinds = unlike.get(file)
+    const text = showText(file)
+    return kinds === undefined ? text : `${text}: ${kinds.here} here, ${kinds.sent} in the delivery`
+  })
+  const left = isPartlyThere ? "not everything could be" : "nothing was"
+  const list = listing(`${left} put in place, because these exist already:`, named)
+  if (kept === undefined) return list
+  return `${list}\nWhat was fetched is kept in ${showText(kept)}, for this -o only. Remove it if you receive the delivery elsewhere.`
+}
+
+function remedyInTheWay({ isPartlyThere, unlike }: DestinationExists): string {
+  const all = "say --rename (keep both)"
+  const ways =
+    unlike.size > 0
+      ? `${all}; --overwrite replaces files only, and only by files.`
+      : `${all} or --overwrite (replace them).`
+  if (isPartlyThere) {
+    return `What is in place stays, and what is not is kept. To put the rest in place, move these away and run the same again, or ${ways}`
+  }
+  return unlike.size > 0
+    ? `Move these away, or choose another folder with -o DIR, or ${ways}`
+    : `Choose another folder with -o DIR, or ${ways}`
+}
 
 interface RefusalMeaning {
   readonly exit: ExitCode

@@ -139,6 +139,19 @@ describe("some entries of a delivery", () => {
     )
   })
 
+  test("do not replace a file by a folder of theirs, and say so before they are fetched", async () => {
+    const made = await make()
+    const mine = path.join(made.into, "in")
+    mkdirSync(made.into)
+    writeFileSync(mine, "mine")
+    for (const onExisting of ["fail", "overwrite"] as const) {
+      await expect(made.receive(["in/sub/a"], { onExisting })).rejects.toMatchObject({
+        unlike: new Map([[mine, { here: "a file", sent: "a folder" }]]),
+      })
+    }
+    expect(bytesAskedFor(made)).toBe(0)
+  })
+
   test("T15 never go through a link where a folder should be", async () => {
     const made = await make()
     const outside = path.join(made.setting.folder, "outside")

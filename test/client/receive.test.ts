@@ -254,6 +254,51 @@ describe("a destination", () => {
     expect(tree["in (2)/sub/medium"]).toBe(digest(files["in/sub/medium"]))
   })
 
+  test.each([
+    ["a folder where a file comes", "in/small", "a folder", "a file"],
+    ["a file where a folder comes", "in/sub", "a file", "a folder"],
+    ["a link where a folder comes", "in/sub", "a link", "a folder"],
+    ["a link where the whole tree comes", "in", "a link", "a folder"],
+  ])("that has %s is left alone before anything is fetched", async (_, name, here, sent) => {
+    const { into, receive, setting } = await make()
+    const inTheWay = path.join(into, name)
+    const elsewhere = path.join(setting.folder, "elsewhere")
+    mkdirSync(elsewhere)
+    mkdirSync(path.dirname(inTheWay), { recursive: true })
+    if (here === "a folder") mkdirSync(inTheWay)
+    else if (here === "a file") writeFileSync(inTheWay, "mine")
+    else symlinkSync(elsewhere, inTheWay)
+    const before = readTree(into)
+    await expect(receive({ onExisting: "overwrite" })).rejects.toMatchObject({
+      paths: [inTheWay],
+      unlike: new Map([[inTheWay, { here, sent }]]),
+      kept: undefined,
+    })
+    expect(readTree(into)).toEqual(before)
+    expect(setting.relay.asked.filter(isBody)).toEqual([])
+    await receive({ onExisting: "rename" })
+    expect(readTree(into)["in (2)/sub/medium"]).toBe(digest(files["in/sub/medium"]))
+  })
+
+  test("in which something comes in the way meanwhile is told where the fetched is kept", async () => {
+    const { into, id, receive } = await make()
+    const onProgress = (event: ProgressEvent) => {
+      if (event.kind === "phase" && event.phase === "putting in place")
+        writeTree(into, { "in/small/mine": patternBytes(3, 9) })
+    }
+    const receiving = receive({ onExisting: "overwrite", onProgress })
+    const inTheWay = path.join(into, "in/small")
+    await expect(receiving).rejects.toMatchObject({
+      unlike: new Map([[inTheWay, { here: "a folder", sent: "a file" }]]),
+      kept: path.join(into, `.knothole-${id}`),
+    })
+    rmSync(inTheWay, { recursive: true })
+    expect(await receive({ onExisting: "overwrite" })).toMatchObject({
+      resumed: true,
+      fetchedBytes: 0,
+    })
+  })
+
   test("whose private folder is a link that somebody planted is refused", async () => {
     const { into, id, receive, setting } = await make()
     const elsewhere = path.join(setting.folder, "elsewhere")

@@ -139,6 +139,17 @@ describe("the words of a failure", () => {
     expect(some.remedy).toContain("What is in place stays")
   })
 
+  it("do not advise --overwrite where it replaces nothing, and name what is kept", () => {
+    const unlike = new Map([["/in/a", { here: "a folder", sent: "a file" } as const]])
+    const failure = explainFailure(
+      new client.DestinationExists(["/in/a"], { unlike, kept: "/in/.knothole-7" }),
+    )
+    expect(failure.message).toContain("/in/a: a folder here, a file in the delivery")
+    expect(failure.message).toContain("What was fetched is kept in /in/.knothole-7")
+    expect(failure.remedy).toContain("--overwrite replaces files only")
+    expect(failure.remedy).toContain("--rename")
+  })
+
   it("explain what the system only abbreviates", () => {
     const full = Object.assign(new Error("ENOSPC: no space"), { code: "ENOSPC", path: "/d/x" })
     expect(explainFailure(full)).toMatchObject({ exit: 8, code: "enospc" })
