@@ -32,6 +32,7 @@ const types = {
   placed: 7,
   renamed: 8,
   failed: 9,
+  withdrawn: 10,
 } as const
 
 /**
@@ -79,7 +80,7 @@ export class ReceiveJournal {
   readonly failed: NotedFailure[] = []
   readonly #renamed = new Map<string, string>()
   /** Where things are or will be put, as names in the destination. */
-  readonly placedNames: string[] = []
+  placedNames: readonly string[] = []
   stage: ReceiveStage = "fetching"
   #recorded = 0
 
@@ -126,12 +127,25 @@ export class ReceiveJournal {
     this.#log.append(types.renamed, utf8(JSON.stringify([path, stored])))
   }
 
-  async notePlacing(names: readonly string[]): Promise<void> {
+  /** `withdrawn` are names that an earlier run meant to give, and now others are given in their place. */
+  async notePlacing(names: readonly string[], withdrawn: readonly string[]): Promise<void> {
     this.stage = "placing"
-    const fresh = names.filter((name) => !this.placedNames.includes(name))
-    this.placedNames.push(...fresh)
+    if (this.#withdraw(withdrawn)) {
+      this.#log.append(types.withdrawn, utf8(JSON.stringify(withdrawn)))
+    }
+    const known = new Set(this.placedNames)
+    const fresh = names.filter((name) => !known.has(name))
+    this.placedNames = [...this.placedNames, ...fresh]
     this.#log.append(types.placing, utf8(JSON.stringify(fresh)))
     await this.#log.flush()
+  }
+
+  #withdraw(names: readonly string[]): boolean {
+    const former = new Set(names)
+    const left = this.placedNames.filter((name) => !former.has(name))
+    const isLess = left.length < this.placedNames.length
+    this.placedNames = left
+    return isLess
   }
 
   async notePlaced(): Promise<void> {
@@ -187,7 +201,10 @@ export class ReceiveJournal {
         }
         case types.placing:
           this.stage = "placing"
-          this.placedNames.push(...parseNames(payload))
+          this.placedNames = [...this.placedNames, ...parseNames(payload)]
+          break
+        case types.withdrawn:
+          this.#withdraw(parseNames(payload))
           break
         case types.placed:
           this.stage = "placed"

@@ -1155,7 +1155,8 @@ class Receiving {
         entersFolders: this.#choice !== undefined,
         isBegun: isPlacing(journal),
       })
-      await journal.notePlacing(this.#placedAs(plan.names, journal))
+      const renamed = [...plan.names].filter(([own, found]) => own !== found).map(([own]) => own)
+      await journal.notePlacing(this.#placedAs(plan.names, journal), renamed)
       await placeAll(plan)
       const folders = new Set([...plan.moves.map(({ to }) => path.dirname(to)), into])
       await this.#orStartOver(eachOf([...folders], syncsAtOnce, async (one) => syncFolder(one)))

@@ -384,6 +384,29 @@ describe("a destination", () => {
     },
   )
 
+  test("that gets a file in between keeps it; the rest goes beside it, and only that is told of", async () => {
+    const { into, receive } = await make({ a: patternBytes(10, 1), b: patternBytes(10, 2) })
+    const { link } = promises
+    const moving = vi.spyOn(promises, "link").mockImplementation(async (from, to) => {
+      if (String(from).endsWith("/b")) writeFileSync(path.join(into, "b"), "mine")
+      return link(from, to)
+    })
+    syncBuiltinESMExports()
+    onTestFinished(() => {
+      moving.mockRestore()
+      syncBuiltinESMExports()
+    })
+    const receiving = receive()
+    await expect(receiving).rejects.toThrow(DestinationExists)
+    await expect(receiving).rejects.toMatchObject({ isPartlyThere: true })
+    expect(readdirSync(into).filter((name) => !name.startsWith("."))).toEqual(["a", "b"])
+    const again = receive()
+    await expect(again).rejects.toMatchObject({ isPartlyThere: true })
+    const { paths } = await receive({ onExisting: "rename" })
+    expect(paths).toEqual(["a", "b (2)"].map((name) => path.join(into, name)))
+    expect(readFileSync(path.join(into, "b"), "utf8")).toBe("mine")
+  })
+
   test("is asked for a block for each file and folder, those that no entry lists included", async () => {
     const made = await make({ "a/b/c/d/none": new Uint8Array(0), "a/b/e/none": new Uint8Array(0) })
     const disk = await promises.statfs(made.setting.folder)

@@ -116,7 +116,7 @@ describe("a delivery that holds a private folder of another one", () => {
     writeFileSync(path.join(folder, "tree/contract"), "forged")
     const start = concatBytes(headerHash(made.header), new Uint8Array(32))
     const journal = await startReceiveJournal(path.join(folder, "journal"), start)
-    await journal.notePlacing(["contract"])
+    await journal.notePlacing(["contract"], [])
     if (stage === "placed") await journal.notePlaced()
     await journal.close()
     return { receive: async () => (await setting.open()).receive(made.id, { into }), into, folder }

@@ -720,12 +720,12 @@ const clientMutants: readonly Mutant[] = [
     test: "T17 an inbox without end that goes on beyond its signed head is refused there",
   },
   {
-    id: "folders-without-end",
-    file: "client/receive.ts",
-    find: "if (count <= maxEntries) return count",
-    replace: "if (count <= 64 * maxEntries) return count",
-    testFile: "test/hostile/client-trees.test.ts",
-    test: "T17 folders that no entry lists are counted before anything is made, and too many are refused",
+    id: "folders-on-the-way-uncounted",
+    file: "protocol/paths.ts",
+    find: `for (let end = path.indexOf("/", at); end !== -1; end = path.indexOf("/", end + 1)) count++`,
+    replace: `if (path.endsWith("/")) count++`,
+    testFile: "test/protocol/manifest.test.ts",
+    test: "T13 paths that could lead out of the folder are refused by sender and recipient agrees with a check that collects every folder, on any tree of few names",
   },
   {
     id: "other-keys-for-an-address",

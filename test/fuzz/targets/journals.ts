@@ -287,6 +287,7 @@ function receiveJournals({ receiveJournal }: Subject): Target {
     ),
     sketchedRecord(8, [["opaque", renamed.length]], renamed),
     sketchedRecord(6, [["opaque", names.length]], names),
+    sketchedRecord(10, [["opaque", names.length]], names),
     sketchedRecord(7, []),
   ]
   const valid = encodeJournal(
@@ -297,7 +298,7 @@ function receiveJournals({ receiveJournal }: Subject): Target {
   return {
     name: "receive journal",
     seeds: [valid, encodeJournal(receiveMagic, wholeRecords(receiveMagic, valid).slice(0, 5))],
-    make: (draws) => makeJournal(draws, receiveMagic, known, 9),
+    make: (draws) => makeJournal(draws, receiveMagic, known, 10),
     run: async (input) => {
       const bytes = mustBeBytes(input)
       writeFileSync(file, bytes)
