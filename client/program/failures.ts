@@ -161,7 +161,7 @@ export const errorKinds: readonly ErrorKind[] = [
   kind(SourceChanged, ({ message }) => ({
     exit: exitCodes.failed,
     code: "source_changed",
-    message,
+    message: showText(message),
   })),
   kind(SourceUnusable, ({ problems }) => ({
     exit: exitCodes.failed,

@@ -2,7 +2,7 @@
 // stdout carries one event a line instead, each with its version, and the last one says how it ended.
 import { styleText } from "node:util"
 import type { ProgressEvent } from "../index.js"
-import { showJson, showLines } from "./display.js"
+import { showJson, showLines, showText } from "./display.js"
 import type { ProgressLine } from "./progress.js"
 import type { Environment } from "./settings.js"
 
@@ -132,7 +132,8 @@ export class Output {
       this.#progressEvent(event)
       return
     }
-    if (event.kind === "notice") this.warn(event.text)
+    // The library's notices are one line each, and quote names as they are.
+    if (event.kind === "notice") this.warn(showText(event.text))
     else {
       if (event.kind === "retry") this.#sayRetry(event.reason)
       this.#line?.take(event)

@@ -260,6 +260,16 @@ describe("bad sources", () => {
     expectFailure(ended, 1, /no\\u\{202e\}such/)
   })
 
+  it("a name of two lines is told within one", async () => {
+    const folder = inFolder("two lines")
+    mkdirSync(folder)
+    writeFileSync(path.join(folder, "kept"), "")
+    symlinkSync("nowhere", path.join(folder, "link\nknothole: note: forged"))
+    const ended = await workshop.run("sender", ["send", folder, "-r", address])
+    expect(ended.stderr).toContain(String.raw`link\nknothole: note: forged (a symbolic link)`)
+    expect(ended.stderr).not.toMatch(/^knothole: note/m)
+  })
+
   it("a file that cannot be read ends with 1 and is named before anything is sent", async () => {
     // Readable by nobody, root included; only Linux has it.
     const unreadable = "/proc/sys/vm/drop_caches"

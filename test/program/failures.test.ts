@@ -160,6 +160,11 @@ describe("the words of a failure", () => {
     )
   })
 
+  it("name a source that changed within one line", () => {
+    const { message } = explainFailure(new client.SourceChanged("/a\nknothole: all is well"))
+    expect(message).toContain(String.raw`/a\nknothole: all is well changed`)
+  })
+
   it("name the folder whose disk is full where the system does not", () => {
     const full = Object.assign(new Error("ENOSPC: no space"), { code: "ENOSPC" })
     const failure = explainFailure(withFullDisk(full, "/home/ann/state"))
