@@ -30,7 +30,7 @@ import { placePrivateFile } from "../private-files.js"
 import type { IdentityRequest } from "./command-line.js"
 import type { Context } from "./context.js"
 import { quoteForShell, showCount, showText } from "./display.js"
-import { KeyProblem, NameTaken, UsageError } from "./errors.js"
+import { KeyProblem, NameTaken, PartlyDone, UsageError } from "./errors.js"
 import { explainFailure } from "./failures.js"
 import {
   destroyKeyFile,
@@ -315,21 +315,13 @@ async function moveIdentity(request: Of<"move">, context: Context): Promise<void
     (origin) => origin !== relay,
   )
   await rememberHome({ paths, name, relay, formerRelays })
-  const left = request.closeFormer
+  const waiting = request.closeFormer
     ? await closeEmpty({ key, identity, relay, formerRelays }, context)
-    : formerRelays
+    : undefined
+  const left = waiting === undefined ? formerRelays : [...waiting.keys()]
   const address = addressOf({ bundle, relay })
   const which = name === (readConfig(paths).identity ?? firstIdentity) ? "" : ` -i ${name}`
-  output.result(address)
-  output.say(
-    [
-      `Your inbox is at ${relay} from now on, with the same key. Give the new address to those who send to you; whoever has you as a contact adds it with --replace and need not compare words again.`,
-      ...left.map(
-        (origin) =>
-          `What is sent to the old address waits at ${origin} as before. Look there until nothing comes any more, then close it:\n  knothole receive${which} --all --relay ${origin}\n  knothole identity move${which} --relay ${relay} --close-former`,
-      ),
-    ].join("\n"),
-  )
+  const receiveFrom = (origin: string) => `  knothole receive${which} --all --relay ${origin}`
   output.event("identity", {
     name,
     address,
@@ -337,9 +329,28 @@ async function moveIdentity(request: Of<"move">, context: Context): Promise<void
     former_relays: left,
     sealed: key.sealed,
   })
+  const isDone = waiting === undefined || waiting.size === 0
+  if (isDone || relay !== key.relay) {
+    output.result(address)
+    output.say(
+      [
+        `Your inbox is at ${relay} from now on, with the same key. Give the new address to those who send to you; whoever has you as a contact adds it with --replace and need not compare words again.`,
+        ...(isDone ? left : []).map(
+          (origin) =>
+            `What is sent to the old address waits at ${origin} as before. Look there until nothing comes any more, then close it:\n${receiveFrom(origin)}\n  knothole identity move${which} --relay ${relay} --close-former`,
+        ),
+      ].join("\n"),
+    )
+  }
+  if (isDone) return
+  const notClosed = [...waiting].map(
+    ([origin, count]) =>
+      `the inbox at ${origin} is not closed: ${showCount(count, "delivery still waits", "deliveries still wait")} there\nReceive or discard ${count === 1 ? "it" : "them"}, then run this again:\n${receiveFrom(origin)}`,
+  )
+  throw new PartlyDone(notClosed.join("\n"))
 }
 
-/** The former inboxes that were not closed, because something waits in them. */
+/** How many wait in each of the former inboxes that were not closed because of it. */
 async function closeEmpty(
   options: {
     readonly key: KeyFile
@@ -348,16 +359,15 @@ async function closeEmpty(
     readonly formerRelays: readonly string[]
   },
   context: Context,
-): Promise<string[]> {
+): Promise<Map<string, number>> {
   const { key, identity, relay, formerRelays } = options
   const { paths, output } = context
+  const notClosed = new Map<string, number>()
   let left = [...formerRelays]
   for (const former of formerRelays) {
     const waiting = await countWaiting(identity, former, context)
     if (waiting > 0) {
-      output.warn(
-        `${showCount(waiting, "delivery still waits", "deliveries still wait")} at ${former}; it is not closed`,
-      )
+      notClosed.set(former, waiting)
       continue
     }
     await close(identity, former, context)
@@ -365,7 +375,7 @@ async function closeEmpty(
     await rememberHome({ paths, name: key.name, relay, formerRelays: left })
     output.say(`The inbox at ${former} is closed: who sends to the old address is told so.`)
   }
-  return left
+  return notClosed
 }
 
 async function countWaiting(

@@ -226,8 +226,21 @@ describe("the old inbox after a move", () => {
     const before = await newInbox("leaver")
     await sendTo(before)
     const move = ["identity", "move", "--relay", next.url, "--close-former"]
-    const early = await run("leaver", ...move)
+    const early = await workshop.run("leaver", move)
+    expect(early.code).toBe(1)
+    expect(early.stderr).toContain(`Your inbox is at ${next.url}`)
     expect(early.stderr).toContain("1 delivery still waits")
+    // It has moved: all that is left to say is what was not done, and why.
+    expect(await workshop.run("leaver", move)).toEqual({
+      code: 1,
+      stdout: "",
+      stderr: [
+        `knothole: the inbox at ${relay.url} is not closed: 1 delivery still waits there`,
+        "Receive or discard it, then run this again:",
+        `  knothole receive --all --relay ${relay.url}`,
+        "",
+      ].join("\n"),
+    })
     await run("leaver", "receive", "--relay", relay.url, "-o", inFolder("left"))
     const late = await run("leaver", ...move)
     expect(late.stdout).toBe(early.stdout)
