@@ -117,13 +117,12 @@ function errorHandler(
     const refusal = refusalFor(error)
     refusals.set(req, refusal.code)
     if (error instanceof DamagedRecord) log("record_refused", failureFields(error), "alarm")
-    if (refusal.code === "internal" || refusal.code === "relay_full") {
-      const route = routeOf(req)
-      log(
-        "request_failed",
-        { route, method: req.method, status: refusal.status, ...failureFields(error) },
-        "warning",
-      )
+    const { code, status } = refusal
+    if (code === "internal" || code === "relay_full") {
+      const said = { route: routeOf(req), method: req.method, status }
+      // What the relay decided is no failure, though its operator has to know that there is no room.
+      if (error === refusal) log("request_refused", { ...said, code }, "warning")
+      else log("request_failed", { ...said, ...failureFields(error) }, "warning")
     }
     if (res.headersSent) {
       // Half of an answer cannot be taken back; the client must not take it for a whole one.

@@ -269,8 +269,9 @@ function resolve(sources: ConfigSources): { readonly config: RelayConfig; readon
   }
   const publicOrigins = given.values(settings.publicOrigins)
   if (publicOrigins.length === 0 && !isLoopbackHost(listen.host)) {
+    const where = given.saying(settings.listen)
     given.problem(
-      "--public-url: other machines can reach the relay, so it has to know by what URL, or nobody could log in",
+      `--public-url: with ${where} other machines can reach the relay, so it has to know by what URL, or nobody could log in; with --listen 127.0.0.1:8787 this one alone does`,
     )
   }
   const isLocal =
@@ -278,7 +279,10 @@ function resolve(sources: ConfigSources): { readonly config: RelayConfig; readon
   const deliveryBytes = last(settings.deliveryBytes)
   const inboxBytes = last(settings.inboxBytes)
   if (deliveryBytes !== undefined && inboxBytes !== undefined && deliveryBytes > inboxBytes) {
-    given.problem("--delivery-limit: more than --inbox-limit, so the largest would fit no inbox")
+    given.problemWith(
+      settings.deliveryBytes,
+      "more than --inbox-limit, so the largest would fit no inbox",
+    )
   }
   const operatorSocket = last(settings.operatorSocket)
   const socketPath = operatorSocketOf({ dataFolder: dataFolder ?? "", operatorSocket })
@@ -311,7 +315,9 @@ function resolveKeep(given: Given): Pick<RelayConfig, "keepMs" | "keepMaxMs"> {
   const keepMs = given.values(settings.keepMs).at(-1)
   // Who says how long expects nothing to be kept beyond that.
   const keepMaxMs = given.values(settings.keepMaxMs).at(-1) ?? keepMs ?? relayDefaults.keepMaxMs
-  if (keepMs !== undefined && keepMs > keepMaxMs) given.problem("--keep: more than --keep-max")
+  if (keepMs !== undefined && keepMs > keepMaxMs) {
+    given.problemWith(settings.keepMs, "more than --keep-max")
+  }
   return { keepMs: keepMs ?? Math.min(relayDefaults.keepMs, keepMaxMs), keepMaxMs }
 }
 
@@ -319,8 +325,12 @@ function resolveTls(given: Given, publicOrigins: readonly string[]): TlsFiles | 
   const certFile = given.values(settings.tlsCertFile).at(-1)
   const keyFile = given.values(settings.tlsKeyFile).at(-1)
   if (certFile === undefined && keyFile === undefined) return undefined
-  if (certFile === undefined || keyFile === undefined) {
-    given.problem("--tls-cert and --tls-key: neither is of use without the other")
+  if (certFile === undefined) {
+    given.problemWith(settings.tlsKeyFile, "of no use without --tls-cert")
+    return undefined
+  }
+  if (keyFile === undefined) {
+    given.problemWith(settings.tlsCertFile, "of no use without --tls-key")
     return undefined
   }
   // Loopback names mean http to a client, so without another one nobody could use the relay.
@@ -332,9 +342,17 @@ function resolveTls(given: Given, publicOrigins: readonly string[]): TlsFiles | 
   return { certFile, keyFile }
 }
 
+interface Problem {
+  /** In the file; 0 for what was not written there. */
+  readonly line: number
+  readonly problem: string
+}
+
 interface Written {
   /** Where it was written, for messages. */
   readonly where: string
+  /** In the file; 0 for what was not written there. */
+  readonly line: number
   readonly texts: readonly string[]
 }
 
@@ -342,7 +360,7 @@ interface Written {
 class Given {
   readonly #sources: ConfigSources
   readonly #file: ReadonlyMap<string, Written>
-  readonly #problems: string[] = []
+  readonly #problems: Problem[] = []
 
   constructor(sources: ConfigSources) {
     this.#sources = sources
@@ -351,12 +369,26 @@ class Given {
     this.#file = path === undefined ? new Map() : this.#readFile(path)
   }
 
-  problem(problem: string): void {
-    this.#problems.push(problem)
+  problem(problem: string, line: number = 0): void {
+    this.#problems.push({ line, problem })
+  }
+
+  /** One with a setting that was given. */
+  problemWith(one: ConfigSetting, problem: string): void {
+    const { where, line } = this.#find(one) ?? { where: one.flag, line: 0 }
+    this.problem(`${where}: ${problem}`, line)
   }
 
   throwProblems(): void {
-    if (this.#problems.length > 0) throw new ConfigError(this.#problems)
+    if (this.#problems.length === 0) return
+    const inOrder = this.#problems.toSorted((one, other) => one.line - other.line)
+    throw new ConfigError(inOrder.map(({ problem }) => problem))
+  }
+
+  /** How a setting was written, for messages. */
+  saying(one: ConfigSetting): string {
+    const { where, texts } = this.#find(one) ?? { where: one.flag, texts: [] }
+    return [where, ...texts.map((text) => JSON.stringify(text))].join(" ")
   }
 
   /** Where the values come from. */
@@ -366,13 +398,13 @@ class Given {
 
   /** What was given, parsed; what cannot be is a problem. */
   values<T>(one: Setting<T>): T[] {
-    const { where, texts } = this.#find(one) ?? { where: "", texts: [] }
+    const { where, line, texts } = this.#find(one) ?? { where: "", line: 0, texts: [] }
     return texts.flatMap((text) => {
       try {
         return [one.kind.parse(text)]
       } catch (error) {
         const reason = error instanceof Error ? error.message : String(error)
-        this.problem(`${where} ${JSON.stringify(text)}: ${reason}`)
+        this.problem(`${where} ${JSON.stringify(text)}: ${reason}`, line)
         return []
       }
     })
@@ -381,10 +413,10 @@ class Given {
   #find(one: ConfigSetting): Written | undefined {
     const flag = this.#sources.flags[one.name]
     if (flag !== undefined) {
-      return { where: one.flag, texts: typeof flag === "string" ? [flag] : flag }
+      return { where: one.flag, line: 0, texts: typeof flag === "string" ? [flag] : flag }
     }
     const texts = splitValue(one, this.#sources.env[one.env] ?? "")
-    if (texts.length > 0) return { where: one.env, texts }
+    if (texts.length > 0) return { where: one.env, line: 0, texts }
     return one.name === settings.configFile.name ? undefined : this.#file.get(one.env)
   }
 
@@ -418,12 +450,13 @@ class Given {
     try {
       text = (this.#sources.readFile ?? readConfigFile)(path)
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error)
-      this.problem(`--config ${JSON.stringify(path)}: cannot be read: ${reason}`)
+      this.problem(`${this.saying(settings.configFile)}: ${unreadable(error)}`)
       return found
     }
     const { entries, problems } = parseConfigFile(text)
-    for (const { line, problem } of problems) this.problem(`${path}, line ${line}: ${problem}`)
+    for (const { line, problem } of problems) {
+      this.problem(`${path}, line ${line}: ${problem}`, line)
+    }
     for (const { name, value, line } of entries) {
       const one = configSettings.find(({ env }) => env === name)
       const where = `${path}, line ${line}: ${name}`
@@ -433,16 +466,17 @@ class Given {
             name,
             configSettings.map(({ env }) => env),
           )}`,
+          line,
         )
       } else if (one.name === settings.configFile.name) {
-        this.problem(`${where}: one file cannot name another`)
+        this.problem(`${where}: one file cannot name another`, line)
       } else if (found.has(name)) {
-        this.problem(`${where}: stands there twice`)
+        this.problem(`${where}: stands there twice`, line)
       } else if (isPathSetting(one) && value !== "" && !isAbsolute(value)) {
-        this.problem(`${where}: not an absolute path, which a file needs`)
+        this.problem(`${where}: not an absolute path, which a file needs`, line)
       } else {
         const texts = splitValue(one, value)
-        if (texts.length > 0) found.set(name, { where, texts })
+        if (texts.length > 0) found.set(name, { where, line, texts })
       }
     }
     return found
@@ -467,6 +501,19 @@ function isPathSetting({ value }: ConfigSetting): boolean {
   return value === file.form || value === folder.form
 }
 
+const unreadableFile: Readonly<Record<string, string>> = {
+  ENOENT: "there is no such file",
+  ENOTDIR: "there is no such file",
+  EISDIR: "that is a folder, not a file",
+  EACCES: "this user may not read it",
+}
+
+function unreadable(error: unknown): string {
+  const code = error instanceof Error && "code" in error ? String(error.code) : ""
+  const reason = error instanceof Error ? error.message : String(error)
+  return unreadableFile[code] ?? `cannot be read: ${reason}`
+}
+
 function readConfigFile(path: string): string {
   return readFileSync(path, "utf8")
 }
@@ -475,6 +522,11 @@ function readConfigFile(path: string): string {
 export function loopbackOrigins({ host, port }: ListenAddress): string[] {
   if (!isLoopbackHost(host)) return []
   return ["127.0.0.1", "localhost", "[::1]"].map((name) => new URL(`http://${name}:${port}`).origin)
+}
+
+/** Where the relay is to listen, as `--listen` has it. */
+export function listenTextOf({ listen }: Pick<RelayConfig, "listen">): string {
+  return listenAddress.encode(listen)
 }
 
 /** Where the operator's socket is. */

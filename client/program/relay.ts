@@ -13,6 +13,8 @@ export interface RelayFace<Config> {
   readonly loadConfig: (sources: RelaySources) => Config
   /** The settings in use, each with where it is from. Throws as `loadConfig` does. */
   readonly showConfig: (sources: RelaySources) => string
+  /** Where a relay with these settings is to listen, as `--listen` has it. */
+  readonly listenTextOf: (config: Config) => string
   /** Where a relay with these settings has its operator's socket. */
   readonly operatorSocketOf: (config: Config) => string
   readonly createRelay: (
@@ -92,7 +94,7 @@ export async function runRelay<Config>(
   try {
     const config = readConfig(face, () => face.loadConfig(sources))
     const relay = await begin(face, config, (line) => log.write(line))
-    const { url } = await startRelay(face, relay)
+    const { url } = await startRelay(face, relay, config)
     log.greet(`listening on ${url}\n`)
     // Without a certificate a hang-up means what it always does: the terminal is gone.
     const { reload } = relay
@@ -167,19 +169,26 @@ const listenProblems: Readonly<Record<string, string>> = {
   EADDRINUSE: "another program listens there already; stop it, or choose another --listen",
   EADDRNOTAVAIL: "this machine does not have that address; choose another --listen",
   EACCES: "the system does not let you listen there; choose a port above 1023 with --listen",
+  ENOTFOUND: "there is no host of that name; choose another --listen",
+  EAI_AGAIN: "the name of that host cannot be looked up; choose another --listen",
 }
 
 async function startRelay<Config>(
   face: RelayFace<Config>,
   relay: RunningRelay,
+  config: Config,
 ): Promise<{ readonly url: string }> {
   try {
     return await relay.start()
   } catch (error) {
+    // What it took is given back: its lock would lie in the data folder for as long as none follows.
+    await relay.stop()
     if (error instanceof face.DataFolderError) throw new CannotStart(error.message)
     const code = error instanceof Error && "code" in error ? String(error.code) : ""
     const problem = listenProblems[code]
-    if (problem !== undefined) throw new CannotStart(`cannot listen: ${problem}`)
+    if (problem !== undefined) {
+      throw new CannotStart(`cannot listen on ${face.listenTextOf(config)}: ${problem}`)
+    }
     throw error
   }
 }

@@ -88,8 +88,10 @@ async function takeFile(disk: Disk, folder: string, file: string, text: string):
   throw beingOpened(folder)
 }
 
+const remedy = "stop it, or name another folder with --data"
+
 function beingOpened(folder: string): DataFolderError {
-  return new DataFolderError(`${folder} is being opened by another relay`)
+  return new DataFolderError(`${folder} is being opened by another relay: ${remedy}`)
 }
 
 /**
@@ -118,13 +120,14 @@ async function checkAbandoned(
   const bytes = await readSmallFile(disk, file, lockBytes)
   const holder = bytes === undefined ? undefined : parseHolder(bytes)
   const inUse = `${folder} is in use by another relay`
+  const heldByOther = () => new DataFolderError(`${inUse}: ${remedy}`)
   if (holder === undefined) {
     // One that is being written, or whose writer died over it.
-    if (await isFresh(disk, file)) throw new DataFolderError(inUse)
+    if (await isFresh(disk, file)) throw heldByOther()
     return bytes
   }
   if (holder.listens) {
-    if (await isListening(folder, socketName(holder.token))) throw new DataFolderError(inUse)
+    if (await isListening(folder, socketName(holder.token))) throw heldByOther()
     return bytes
   }
   const self = thisProcess()
@@ -135,7 +138,7 @@ async function checkAbandoned(
     )
   }
   if (isAlive(holder.pid) && holder.started === startTime(holder.pid)) {
-    throw new DataFolderError(inUse)
+    throw heldByOther()
   }
   return bytes
 }

@@ -479,7 +479,9 @@ describe("the relay", () => {
       new URL(relay.url).host,
     ])
     expect(taken).toMatchObject({ code: 1 })
-    expect(taken.stderr).toContain("another program listens there")
+    const { host } = new URL(relay.url)
+    expect(taken.stderr).toContain(`cannot listen on ${host}: another program listens there`)
+    expect(readdirSync(inFolder("other data"))).not.toContainEqual(expect.stringMatching(/^lock/))
     const folder = inFolder("relay", "data")
     const twice = await workshop.run("other", [
       "relay",
@@ -490,6 +492,19 @@ describe("the relay", () => {
     ])
     expect(twice).toMatchObject({ code: 1 })
     expect(twice.stderr).toContain(folder)
+    expect(twice.stderr).toContain("stop it, or name another folder with --data")
     expect(twice.stderr).not.toContain("This should not happen")
+  })
+
+  it("names the address that is none of this machine's, or no name at all", async () => {
+    for (const listen of ["203.0.113.5:8787", "no-such-host.invalid:8787"]) {
+      const flags = ["--listen", listen, "--public-url", "https://drop.example.org"]
+      const data = inFolder("nowhere data")
+      const ended = await workshop.run("other", ["relay", "--data", data, ...flags])
+      expect(ended).toMatchObject({ code: 1 })
+      expect(ended.stderr).toContain(`cannot listen on ${listen}: `)
+      expect(ended.stderr).toContain("choose another --listen")
+      expect(readdirSync(data)).not.toContainEqual(expect.stringMatching(/^lock/))
+    }
   })
 })

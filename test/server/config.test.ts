@@ -112,9 +112,10 @@ describe("the relay's settings", () => {
 
   it("name the URL that others reach the relay by, as soon as others can", () => {
     for (const listen of ["0.0.0.0:8787", "[::]:8787", "relay.test:80"]) {
-      expect(problemsOf({ flags: { listen }, env: home })).toEqual([
-        expect.stringContaining("--public-url"),
-      ])
+      const problems = problemsOf({ flags: { listen }, env: home })
+      expect(problems).toEqual([expect.stringContaining("--public-url")])
+      expect(problems[0]).toContain(`--listen "${listen}"`)
+      expect(problems[0]).toContain("--listen 127.0.0.1:8787")
       expect(load({ listen, publicUrl: "https://relay.test" }).registration).toBe("closed")
     }
   })
@@ -168,7 +169,7 @@ describe("the relay's settings", () => {
       keyFile: "/k.pem",
     })
     expect(problemsOf({ flags: { tlsKey: "/k.pem" }, env: home })).toEqual([
-      expect.stringContaining("neither is of use without the other"),
+      "--tls-key: of no use without --tls-cert",
     ])
     expect(problemsOf({ flags: tls, env: home })).toEqual([
       expect.stringContaining("--public-url has to say which"),
@@ -212,20 +213,30 @@ describe("the relay's settings", () => {
       "KNOTHOLE_RELAY_CONFIG=/other",
       "KNOTHOLE_INBOX_LIMIT=1GiB\\",
       "KNOTHOLE_REQUEST_SIZE=1KiB",
+      "",
+      "KNOTHOLE_TLS_CERT=/c.pem",
     ].join("\n")
     const flags = { config: "/f" }
     const problems = problemsOf({ flags, env: home, readFile: () => text })
     expect(problems).toEqual([
-      "/f, line 2: not NAME=VALUE, nor a comment",
-      "/f, line 7: KNOTHOLE_INBOX_LIMIT: a value has no quotes or backslashes in it",
       "/f, line 1: KNOTHOLE_LISTN: not a setting of the relay; did you mean KNOTHOLE_LISTEN?",
+      "/f, line 2: not NAME=VALUE, nor a comment",
       "/f, line 3: KNOTHOLE_DATA: not an absolute path, which a file needs",
       "/f, line 5: KNOTHOLE_KEEP: stands there twice",
       "/f, line 6: KNOTHOLE_RELAY_CONFIG: one file cannot name another",
+      "/f, line 7: KNOTHOLE_INBOX_LIMIT: a value has no quotes or backslashes in it",
       '/f, line 8: KNOTHOLE_REQUEST_SIZE "1KiB": not 1MiB to 16MiB',
+      "/f, line 10: KNOTHOLE_TLS_CERT: of no use without --tls-key",
     ])
-    expect(problemsOf({ flags: { config: "/is/not/there" }, env: home })).toEqual([
-      expect.stringContaining('--config "/is/not/there": cannot be read: ENOENT'),
+    const keeps = "KNOTHOLE_KEEP_MAX=1h\nKNOTHOLE_KEEP=1d"
+    expect(problemsOf({ flags, env: home, readFile: () => keeps })).toEqual([
+      "/f, line 2: KNOTHOLE_KEEP: more than --keep-max",
+    ])
+    const missing = problemsOf({ flags: { config: "/is/not/there" }, env: home })
+    expect(missing).toEqual(['--config "/is/not/there": there is no such file'])
+    const env = { ...home, KNOTHOLE_RELAY_CONFIG: "/" }
+    expect(problemsOf({ flags: {}, env })).toEqual([
+      'KNOTHOLE_RELAY_CONFIG "/": that is a folder, not a file',
     ])
   })
 

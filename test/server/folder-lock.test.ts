@@ -32,7 +32,9 @@ describe("the lock of a data folder", () => {
   it("keeps a second one out until it is given back, and leaves nothing behind", async () => {
     const release = await lock()
     await expect(lock()).rejects.toThrow(DataFolderError)
-    await expect(lock()).rejects.toThrow(/in use by another relay/)
+    await expect(lock()).rejects.toThrow(
+      `${folder} is in use by another relay: stop it, or name another folder with --data`,
+    )
     await release()
     expect(readdirSync(folder)).toEqual([])
     await (
@@ -119,7 +121,7 @@ describe("the lock of a data folder", () => {
       it(`it ${isHeld ? "holds" : "does not hold"} for ${who}`, async () => {
         const said = { ...(await abandoned()), listens: false, ...change }
         writeFileSync(lockFile(), JSON.stringify(said))
-        if (isHeld) await expect(lock()).rejects.toThrow(/in use by another relay$/)
+        if (isHeld) await expect(lock()).rejects.toThrow(/in use by another relay: stop it/)
         else await (await lock())()
       })
     }

@@ -155,6 +155,15 @@ describe("uploads", () => {
       const reply = await under.client.postUpload([alice])
       expect([reply.status, reply.body.code]).toEqual([507, "relay_full"])
       expect(reply.headers["retry-after"]).toBeDefined()
+      const { time: _, ...said } = under.log.at(-1) ?? {}
+      expect(said).toEqual({
+        level: "warning",
+        event: "request_refused",
+        route: "/v1/uploads",
+        method: "POST",
+        status: 507,
+        code: "relay_full",
+      })
     })
 
     it("refuses unknown members, the same inbox twice, nobody, and what is no address", async () => {
