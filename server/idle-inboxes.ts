@@ -18,8 +18,11 @@ import type { ServedDays } from "./stores/served-days.js"
 const lastUploadsDays = 7
 
 export interface IdleInboxes {
-  /** The owner was here. Recorded once a day; without room for that the login is good all the same. */
-  noteLogin(inbox: InboxId): Promise<void>
+  /**
+   * The owner was here; false when the inbox is not, because a removal came first. Recorded once a day;
+   * without room for that the login is good all the same.
+   */
+  noteLogin(inbox: InboxId): Promise<boolean>
   /** Whether it takes nothing new: its owner closed it, or has stayed away. */
   isClosed(inbox: InboxId): Promise<boolean>
   /** Once for each day that is counted, and after a start: removes what is idle and empty. */
@@ -71,12 +74,18 @@ export function createIdleInboxes(needs: IdleInboxesNeeds): IdleInboxes {
   return {
     noteLogin(inbox) {
       return gate.run(inbox, async () => {
-        if ((await awayDays(inbox)) === 0) return
+        // Asked here: what the index said before was said before this login's turn.
+        if (!(await records.has(inbox))) {
+          if ((await index.bundle(inbox)) !== undefined) await forget(inbox)
+          return false
+        }
+        if ((await awayDays(inbox)) === 0) return true
         try {
           await records.save(inbox, days.count)
         } catch (error) {
           log("login_not_recorded", failureFields(error), "warning")
         }
+        return true
       })
     },
 

@@ -164,14 +164,12 @@ export function createLogins(needs: LoginsNeeds): Logins {
       return opening.run(inbox, async () => {
         const address = addressOf(inbox)
         const isKnown = (await index.bundle(inbox)) !== undefined
-        if (isKnown && !(await logs.isClosed(inbox))) {
-          await idle.noteLogin(inbox)
+        if (isKnown && !(await logs.isClosed(inbox)) && (await idle.noteLogin(inbox))) {
           return { address, created: false }
         }
         if (needs.config.registration === "closed") throw new RelayRefusal("registration_closed")
-        if (isKnown) {
+        if (isKnown && (await idle.noteLogin(inbox))) {
           await logs.setClosed(inbox, false)
-          await idle.noteLogin(inbox)
           return { address, created: true }
         }
         if (!(await logs.create(inbox, bundle.bytes))) await checkEmpty(inbox)
@@ -192,7 +190,7 @@ export function createLogins(needs: LoginsNeeds): Logins {
       const { sessionKey, transcript } = await verify(proof, inbox, authKey)
       // Whoever holds nobody's key could get here; nobody does.
       if (bytes === undefined) throw new RelayRefusal("unauthorized")
-      await idle.noteLogin(inbox)
+      if (!(await idle.noteLogin(inbox))) throw new RelayRefusal("unauthorized")
       const token = random(32)
       const createdMs = nowMs()
       const absoluteMs = createdMs + relayDefaults.sessionMs

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
-import { join } from "node:path"
+import { basename, join } from "node:path"
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
-import { encodeBearer, type Identity, toHex } from "../../protocol/index.js"
+import { encodeBearer, encodeRegisterRequest, type Identity, toHex } from "../../protocol/index.js"
 import { FaultyDisk, systemError } from "./faulty-disk.js"
 import { ManualClock } from "./manual-clock.js"
 import { personAt } from "./people.js"
@@ -10,15 +10,32 @@ import { makeDelivery, openRelay, type RelayUnderTest } from "./relay-under-test
 const hourMs = 3_600_000
 const dayMs = 24 * hourMs
 
+/** Takes its time over the removal of an inbox. */
+class SlowDisk extends FaultyDisk {
+  /** How many have begun. */
+  removals = 0
+  letGo: () => void = () => undefined
+  beforeRemoval: () => Promise<void> = () => Promise.resolve()
+
+  override async rename(from: string, to: string): Promise<void> {
+    if (basename(to).startsWith("inbox-")) {
+      this.removals += 1
+      await this.beforeRemoval()
+    }
+    await super.rename(from, to)
+  }
+}
+
 describe("an inbox whose owner stays away", () => {
   let under: RelayUnderTest
   let alice: Identity
   let clock: ManualClock
-  let disk: FaultyDisk
+  let disk: SlowDisk
 
   beforeEach(async () => {
-    clock = new ManualClock()
-    disk = new FaultyDisk()
+    // Never later than the files' own times, by which the sweep knows what was left behind.
+    clock = new ManualClock(1_700_000_000_000)
+    disk = new SlowDisk()
     under = await openRelay({ ports: { clock, disk } })
     alice = await personAt(0)
     await under.client.register(alice)
@@ -32,6 +49,14 @@ describe("an inbox whose owner stays away", () => {
       clock.advance(dayMs)
       await under.relay.sweep()
     }
+  }
+
+  const turn = () => new Promise((resolve) => setImmediate(resolve))
+  async function registration(identity: Identity) {
+    const { address, bytes } = identity.bundle
+    const { fields: proof } = await under.client.proof(identity)
+    const request = encodeRegisterRequest({ bundle: bytes, proof })
+    return under.client.http.put(`/v1/inboxes/${address}`).send(request)
   }
 
   const folderOf = (identity: Identity) =>
@@ -206,5 +231,50 @@ describe("an inbox whose owner stays away", () => {
     await under.client.register(alice)
     expect(await bundleStatus()).toBe(200)
     expect(inboxes()).toEqual([toHex(alice.bundle.inboxId)])
+  })
+
+  it("is opened anew for an owner who comes while it is removed, and lets nobody log in to nothing", async () => {
+    const comings = [
+      async () => (await registration(alice)).status,
+      async () => {
+        const { fields } = await under.client.proof(alice)
+        return (await under.client.postSession(alice.bundle.address, fields)).status
+      },
+    ]
+    const outcomes: number[] = []
+    for (const come of comings) {
+      await serve(187)
+      const held = new Promise<void>((resolve) => (disk.letGo = resolve))
+      disk.beforeRemoval = () => held
+      const removal = serve(1)
+      while (disk.removals === 0) await turn()
+      const coming = come()
+      // Until the owner waits for nothing but the removal.
+      for (let at = 0; at < 500; at++) await turn()
+      disk.letGo()
+      await removal
+      outcomes.push(await coming)
+      if (outcomes.length === 1) {
+        expect(await bundleStatus()).toBe(200)
+        await under.client.login(alice)
+      }
+      disk.removals = 0
+    }
+    expect(outcomes).toEqual([201, 401])
+    expect(under.log.map(({ event }) => event)).not.toContain("login_not_recorded")
+  })
+
+  it("is opened anew also where only the index still has it", async () => {
+    await serve(187)
+    disk.before = (operation) => {
+      if (operation === "syncFolder" && inboxes().length === 0) throw systemError("EIO")
+    }
+    await serve(1)
+    disk.before = () => undefined
+    expect((await registration(alice)).status).toBe(201)
+    expect(inboxes()).toEqual([toHex(alice.bundle.inboxId)])
+    await under.client.send(makeDelivery([alice]))
+    const { entries } = await under.client.list(await under.client.login(alice))
+    expect(entries).toMatchObject([{ kind: "waiting", seq: 1 }])
   })
 })
