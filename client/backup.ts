@@ -65,7 +65,7 @@ export function encodeBackup(options: {
 
 /** What a backup says without its passphrase. Throws FormatError when it is damaged or none. */
 export function backupInfo(file: Uint8Array): IdentityFileInfo {
-  return identityFileInfo(parseBackup(file).keyFile)
+  return parseBackup(file).info
 }
 
 export interface OpenedBackup {
@@ -85,6 +85,7 @@ export async function openBackup(file: Uint8Array, passphrase: string): Promise<
 
 interface ParsedBackup {
   readonly keyFile: Uint8Array
+  readonly info: IdentityFileInfo
   readonly nonce: Uint8Array
   /** All bytes before the sealed home. */
   readonly open: Uint8Array
@@ -100,12 +101,14 @@ function parseBackup(file: Uint8Array): ParsedBackup {
     throw new FormatError("backup.digest", "the file is damaged")
   }
   const keyFile = reader.take(reader.u16("key file length"), "key file").slice()
+  const info = identityFileInfo(keyFile)
+  if (!info.sealed) reader.refuse("key file", "not sealed")
   const nonce = reader.take(nonceBytes, "nonce")
   const open = file.subarray(0, reader.offset)
   const ciphertext = reader.take(reader.u16("home length"), "home")
   reader.take(digestBytes, "digest")
   reader.end()
-  return { keyFile, nonce, open, ciphertext }
+  return { keyFile, info, nonce, open, ciphertext }
 }
 
 function parseHome(plaintext: Uint8Array): IdentityHome {

@@ -16,6 +16,7 @@ import { journalTargets } from "./targets/journals.js"
 import { identityTargets } from "./targets/identity.js"
 import { manifestTargets } from "./targets/manifest.js"
 import { messageTargets } from "./targets/messages.js"
+import { ownerTargets } from "./targets/owner.js"
 import { recordTargets } from "./targets/records.js"
 import { serverTargets } from "./targets/server.js"
 
@@ -30,6 +31,7 @@ export async function createTargets(subject: Subject): Promise<Target[]> {
     ...serverTargets(subject, vectors),
     ...(await clientTargets(subject, vectors)),
     ...journalTargets(subject, vectors),
+    ...(await ownerTargets(subject, vectors)),
   ]
 }
 

@@ -5,7 +5,9 @@
 import { readFileSync } from "node:fs"
 import path from "node:path"
 import { pathToFileURL } from "node:url"
+import type * as Backup from "../../client/backup.js"
 import type * as Chain from "../../client/chain.js"
+import type * as Contacts from "../../client/contacts.js"
 import type * as ClientErrors from "../../client/errors.js"
 import type * as InboxCache from "../../client/inbox-cache.js"
 import type * as Pins from "../../client/pins.js"
@@ -75,8 +77,10 @@ export interface Subject {
   readonly inboxLog: typeof InboxLog
   readonly macedRecord: typeof MacedRecord
   readonly uploads: typeof Uploads
+  readonly backup: typeof Backup
   readonly chain: typeof Chain
   readonly clientErrors: typeof ClientErrors
+  readonly contacts: typeof Contacts
   readonly display: typeof Display
   readonly inboxCache: typeof InboxCache
   readonly pins: typeof Pins
@@ -118,8 +122,10 @@ const modules: Readonly<Record<keyof Subject, string>> = {
   inboxLog: "server/stores/inbox-log",
   macedRecord: "server/stores/maced-record",
   uploads: "server/uploads",
+  backup: "client/backup",
   chain: "client/chain",
   clientErrors: "client/errors",
+  contacts: "client/contacts",
   display: "client/program/display",
   inboxCache: "client/inbox-cache",
   pins: "client/pins",

@@ -142,7 +142,7 @@ function hosts({ identity, errors }: Subject): Target {
   }
 }
 
-function sketchKeyFile(bytes: Uint8Array): Sketch {
+export function sketchKeyFile(bytes: Uint8Array): Sketch {
   const bundleLength = 256 * (bytes[24] ?? 0) + (bytes[25] ?? 0)
   const secretsLength = bytes.length - 28 - bundleLength - 32
   const plain = bytes[5] === 0
