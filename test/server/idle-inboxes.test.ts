@@ -10,6 +10,8 @@ import { makeDelivery, openRelay, type RelayUnderTest } from "./relay-under-test
 const hourMs = 3_600_000
 const dayMs = 24 * hourMs
 
+const turn = () => new Promise((resolve) => setImmediate(resolve))
+
 /** Takes its time over the removal of an inbox. */
 class SlowDisk extends FaultyDisk {
   /** How many have begun. */
@@ -51,7 +53,6 @@ describe("an inbox whose owner stays away", () => {
     }
   }
 
-  const turn = () => new Promise((resolve) => setImmediate(resolve))
   async function registration(identity: Identity) {
     const { address, bytes } = identity.bundle
     const { fields: proof } = await under.client.proof(identity)
