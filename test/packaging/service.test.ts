@@ -57,6 +57,22 @@ describe.runIf(missing.length === 0)("the systemd unit", () => {
     expect(Number(exposure)).toBeLessThanOrEqual(Number(promised))
   })
 
+  test("is told of the proxy wherever a page or file tells it the name that only a proxy can serve", () => {
+    const proxied = ["README.md", "docs/install.md", "docker-compose.yml"]
+    proxied.push("deploy/Caddyfile", "deploy/nginx.conf")
+    for (const name of proxied) {
+      const lines = readFileSync(path.join(checkout, name), "utf8").split("\n")
+      const naming = lines.flatMap((line, at) =>
+        /public.url[= :]+['"]?https/i.test(line) ? [at] : [],
+      )
+      expect([name, naming.length]).not.toEqual([name, 0])
+      for (const at of naming) {
+        const near = lines.slice(at, at + 2).join("\n")
+        expect([name, near]).toEqual([name, expect.stringMatching(/trusted.proxies/i)])
+      }
+    }
+  })
+
   test("lets through every system call and address family of a relay at work", async () => {
     const calls = await callsOfARelayAtWork(work)
     const allowed = filterOf(shipped)
