@@ -25,5 +25,6 @@ ENV KNOTHOLE_LISTEN=0.0.0.0:8787
 USER node
 VOLUME /data
 EXPOSE 8787
-HEALTHCHECK --interval=30s --timeout=5s --start-period=30s CMD ["node", "-e", "fetch('http://127.0.0.1:8787/healthz').then((reply) => process.exit(reply.ok ? 0 : 1), () => process.exit(1))"]
+# By its own socket, wherever and however it listens, found by the same environment.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s CMD ["node", "dist/client/main.cjs", "relay", "status"]
 CMD ["node", "dist/client/main.cjs", "relay"]

@@ -240,6 +240,17 @@ export function loadConfig(sources: ConfigSources): RelayConfig {
   return resolve(sources).config
 }
 
+/**
+ * Where a relay with these settings has its operator's socket, whatever is wrong with the others: it may
+ * have been started with more than those who ask it are told. Throws ConfigError.
+ */
+export function findOperatorSocket(sources: ConfigSources): string {
+  const given = new Given(sources)
+  const path = operatorSocketOf(resolvePlaces(given, sources))
+  given.throwProblems()
+  return path
+}
+
 /** The settings in use as a file of settings, each under a comment that says where it is from. Throws ConfigError. */
 export function showConfig(sources: ConfigSources): string {
   const { config, given } = resolve(sources)
@@ -263,10 +274,7 @@ function resolve(sources: ConfigSources): { readonly config: RelayConfig; readon
   const last = <T>(one: Setting<T>): T | undefined => given.values(one).at(-1)
 
   const listen = last(settings.listen) ?? { host: "127.0.0.1", port: 8787 }
-  const dataFolder = last(settings.dataFolder) ?? defaultDataFolder(sources.env)
-  if (dataFolder === undefined) {
-    given.problem("--data: there is no home folder to put the relay's data in, so say where")
-  }
+  const places = resolvePlaces(given, sources)
   const publicOrigins = given.values(settings.publicOrigins)
   if (publicOrigins.length === 0 && !isLoopbackHost(listen.host)) {
     const where = given.saying(settings.listen)
@@ -284,15 +292,10 @@ function resolve(sources: ConfigSources): { readonly config: RelayConfig; readon
       "more than --inbox-limit, so the largest would fit no inbox",
     )
   }
-  const operatorSocket = last(settings.operatorSocket)
-  const socketPath = operatorSocketOf({ dataFolder: dataFolder ?? "", operatorSocket })
-  const socketProblem = socketPathProblem(socketPath)
-  if (socketProblem !== undefined) given.problem(`--operator-socket: ${socketProblem}`)
   const config = {
     listen,
-    dataFolder: dataFolder ?? "",
+    ...places,
     operatorListen: last(settings.operatorListen),
-    operatorSocket,
     publicOrigins: [...new Set(publicOrigins)],
     registration: last(settings.registration) ?? (isLocal ? "open" : "closed"),
     ...resolveKeep(given),
@@ -309,6 +312,23 @@ function resolve(sources: ConfigSources): { readonly config: RelayConfig; readon
   }
   given.throwProblems()
   return { config, given }
+}
+
+function resolvePlaces(
+  given: Given,
+  sources: ConfigSources,
+): Pick<RelayConfig, "dataFolder" | "operatorSocket"> {
+  const dataFolder = given.values(settings.dataFolder).at(-1) ?? defaultDataFolder(sources.env)
+  if (dataFolder === undefined) {
+    given.problem("--data: there is no home folder to put the relay's data in, so say where")
+  }
+  const places = {
+    dataFolder: dataFolder ?? "",
+    operatorSocket: given.values(settings.operatorSocket).at(-1),
+  }
+  const socketProblem = socketPathProblem(operatorSocketOf(places))
+  if (socketProblem !== undefined) given.problem(`--operator-socket: ${socketProblem}`)
+  return places
 }
 
 function resolveKeep(given: Given): Pick<RelayConfig, "keepMs" | "keepMaxMs"> {

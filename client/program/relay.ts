@@ -15,8 +15,8 @@ export interface RelayFace<Config> {
   readonly showConfig: (sources: RelaySources) => string
   /** Where a relay with these settings is to listen, as `--listen` has it. */
   readonly listenTextOf: (config: Config) => string
-  /** Where a relay with these settings has its operator's socket. */
-  readonly operatorSocketOf: (config: Config) => string
+  /** Where a relay with these settings has its operator's socket. Throws as `loadConfig` does. */
+  readonly findOperatorSocket: (sources: RelaySources) => string
   readonly createRelay: (
     config: Config,
     ports: { readonly writeLog: (line: string) => void },
@@ -68,7 +68,7 @@ export async function runRelay<Config>(
   if (args[0] === "status") {
     const { showRelayStatus } = await import("./relay-status.js")
     return showRelayStatus({ ...options, args: args.slice(1) }, (flags) =>
-      readConfig(face, () => face.operatorSocketOf(face.loadConfig({ flags, env }))),
+      readConfig(face, () => face.findOperatorSocket({ flags, env })),
     )
   }
   if (args[0] === "restored") {

@@ -148,12 +148,9 @@ describe.runIf(installed("bwrap"))("the Dockerfile", () => {
     relay.child.stderr?.on("data", (text: string) => (said += text))
     await expect.poll(() => said, { timeout: 30_000 }).toContain("listening on")
 
-    const check = commandOf(step("HEALTHCHECK")).map((word) => word.replace("8787", String(port)))
-    const health = start(container, container.workdir, check, readOnly)
-    expect(await health.ended).toMatchObject({ code: 0 })
-    const elsewhere = check.map((word) => word.replace(String(port), "1"))
-    const ill = start(container, container.workdir, elsewhere, readOnly)
-    expect(await ill.ended).toMatchObject({ code: 1 })
+    const check = commandOf(step("HEALTHCHECK"))
+    const health = () => start(container, container.workdir, check, readOnly).ended
+    expect(await health()).toMatchObject({ code: 0 })
 
     const write = start(container, "/", ["touch", "/knothole/new"], readOnly)
     expect((await write.ended).stderr).toContain("Read-only file system")
@@ -176,6 +173,7 @@ describe.runIf(installed("bwrap"))("the Dockerfile", () => {
     expect(await relay.ended).toMatchObject({ code: 0 })
     expect(said).toContain('"event":"stopped"')
     expect(readdirSync(volume)).toEqual(["relay"])
+    expect(await health()).toMatchObject({ code: 5 })
   }, 120_000)
 })
 

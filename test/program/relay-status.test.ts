@@ -32,6 +32,19 @@ describe("knothole relay status", () => {
     expect(ended.stdout).toContain("clock        steady\n")
   })
 
+  it("asks where that relay keeps its data, whatever the other settings would make of a new one", async () => {
+    const relay = await workshop.startRelay("found")
+    // As in a container whose relay was told its URL by a flag.
+    const env = { KNOTHOLE_DATA: inFolder("found", "data"), KNOTHOLE_LISTEN: "0.0.0.0:8787" }
+    const found = await workshop.run("operator", ["relay", "status"], { env })
+    expect(found).toMatchObject({ code: 0, stderr: "" })
+    expect(found.stdout).toContain(relay.url)
+    const unknown = await workshop.run("operator", ["relay", "status"], {
+      env: { ...env, KNOTHOLE_RELAY_CONFIG: "/nowhere" },
+    })
+    expect(unknown.code).toBe(2)
+  })
+
   it("counts what people left and took away", async () => {
     const relay = await workshop.startRelay("counted")
     const init = ["init", "--relay", relay.url, "--no-passphrase"]
