@@ -134,7 +134,16 @@ function paths({ paths: subject, errors, bytes }: Subject, vectors: Vectors): Ta
               path: bytes.fromHex(path),
             })),
           ),
-        () => undefined,
+        () => {
+          const named = list.map(
+            ([type, path]) => Buffer.from(path, "hex").toString() + (type === "dir" ? "/" : ""),
+          )
+          const folders = named.flatMap((path) =>
+            [...path.matchAll(/\//g)].map(({ index }) => path.slice(0, index)),
+          )
+          const count = subject.countFolders(named)
+          mustHold("as many folders as are named", count === new Set(folders).size)
+        },
       )
       mustHold("the rules agree", (verdict === "accepted") === allowsPaths(list))
       return verdict
