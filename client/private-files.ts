@@ -1,5 +1,13 @@
 /** Files that only their owner may read, replaced so that a crash leaves the old one or the new one. */
-import { closeSync, constants, fstatSync, openSync, type PathLike, readFileSync } from "node:fs"
+import {
+  accessSync,
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  type PathLike,
+  readFileSync,
+} from "node:fs"
 import { open, rename, rm } from "node:fs/promises"
 import path from "node:path"
 import { random, toHex } from "../protocol/index.js"
@@ -9,6 +17,12 @@ import { makeFolder } from "./make-folder.js"
 
 export async function makePrivateFolder(folder: string): Promise<void> {
   makeFolder(folder, 0o700)
+}
+
+/** Whether a file can be made there, found out before there is anything to put into it. */
+export function checkFolderOf(file: string): void {
+  // With a slash at its end, a path that leads to a file is refused as well.
+  accessSync(path.join(path.dirname(path.resolve(file)), path.sep), constants.W_OK)
 }
 
 /** Replaces what was there. Durable when this ends. */

@@ -364,11 +364,19 @@ const systemErrors: Readonly<Record<string, SystemMeaning>> = {
   EIO: { exit: exitCodes.failed, text: "the disk failed to read or write it; check the disk" },
 }
 
+const noWorkingFolder: SystemMeaning = {
+  exit: exitCodes.failed,
+  text: "the folder you are in no longer exists; go to another one and run this again",
+}
+
 function explainSystemError(error: unknown): Failure | undefined {
   if (!(error instanceof Error) || !("code" in error) || typeof error.code !== "string") {
     return undefined
   }
-  const meaning = systemErrors[error.code]
+  // Of the folder that a relative path begins at, where no path says so.
+  const isWorkingFolder = "syscall" in error && error.syscall === "uv_cwd"
+  const meaning =
+    isWorkingFolder && error.code === "ENOENT" ? noWorkingFolder : systemErrors[error.code]
   if (meaning === undefined) return undefined
   const place = "path" in error && typeof error.path === "string" ? error.path : undefined
   return {

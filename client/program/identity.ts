@@ -26,7 +26,7 @@ import {
 } from "../index.js"
 import type { OpenedBackup } from "../index.js"
 import { backupInfo } from "../backup.js"
-import { placePrivateFile } from "../private-files.js"
+import { checkFolderOf, placePrivateFile } from "../private-files.js"
 import type { IdentityRequest } from "./command-line.js"
 import type { Context } from "./context.js"
 import { quoteForShell, showCount, showText } from "./display.js"
@@ -138,6 +138,7 @@ async function exportIdentity(request: Of<"export">, context: Context): Promise<
   const { file } = request
   const key = loadKey(request.identity, context)
   if (existsSync(file)) throw backupTaken(file)
+  checkFolderOf(file)
   const identity = await unlock(key, request.passphraseFile)
   const keyFile = key.sealed
     ? key.bytes

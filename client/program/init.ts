@@ -65,7 +65,8 @@ export async function init(request: InitRequest, context: Context): Promise<void
   })
 
   const address = encodeAddress(identity.bundle.inboxId, hostOf(relay))
-  const which = name === (config.identity ?? name) ? "" : ` -i ${name}`
+  const meant = config.identity ?? name
+  const which = name === meant ? "" : ` -i ${name}`
   output.say(
     [
       `Your inbox is open at ${relay}. Whoever has this address can leave files in it.`,
@@ -76,6 +77,9 @@ export async function init(request: InitRequest, context: Context): Promise<void
         ? "A lost passphrase cannot be recovered, by anyone."
         : "It has no passphrase: whoever reads that file can open everything.",
       `A sealed backup is made by:\n  knothole identity export${which} /a/safe/place/knothole-backup`,
+      ...(name === meant
+        ? []
+        : [`Commands without -i go on meaning '${meant}'; use -i ${name} for this one.`]),
       "",
     ].join("\n"),
   )

@@ -1,7 +1,6 @@
-import { accessSync, constants, existsSync } from "node:fs"
-import { dirname } from "node:path"
+import { existsSync } from "node:fs"
 import { concatBytes, hostOf, parseReceipt } from "../../protocol/index.js"
-import { placePrivateFile } from "../private-files.js"
+import { checkFolderOf, placePrivateFile } from "../private-files.js"
 import { openState, send } from "../index.js"
 import type { SendOptions, SentDelivery, Source } from "../index.js"
 import { isoTime } from "../iso-time.js"
@@ -152,7 +151,7 @@ function noteOtherEnd(
 /** Before anything is sent: afterwards a receipt that cannot be kept would be lost. */
 function checkPlaceFor(receiptFile: string): void {
   if (existsSync(receiptFile)) throw receiptTaken(receiptFile)
-  accessSync(dirname(receiptFile), constants.W_OK)
+  checkFolderOf(receiptFile)
 }
 
 function receiptTaken(file: string): NameTaken {

@@ -76,6 +76,6 @@ export function notSentHere(id: string): DeliveryGone {
   return new DeliveryGone(
     id,
     "unknown",
-    `nothing here is known of having sent ${id}: it was sent from another machine, account or KNOTHOLE_HOME`,
+    `nothing here is known of having sent ${id}: it was sent from another machine, account or KNOTHOLE_HOME, or it was forgotten here`,
   )
 }

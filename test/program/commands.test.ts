@@ -127,6 +127,15 @@ describe("init", () => {
     expect((await run("several", "address")).stdout.trim()).toBe(first)
     expect((await run("several", "address", "-i", "work")).stdout).toBe(stdout)
   })
+
+  it("says of one made after another which of them commands go on meaning, whatever its name", async () => {
+    const init = ["init", "--relay", relay.url, "--no-passphrase"]
+    const first = await run("renamed", ...init, "--name", "work")
+    expect(first.stderr).not.toContain("Commands without -i")
+    const second = await run("renamed", ...init)
+    expect(second.stderr).toContain("Commands without -i go on meaning 'work'; use -i default")
+    expect((await run("renamed", "address")).stdout).toBe(first.stdout)
+  })
 })
 
 describe("address", () => {

@@ -165,6 +165,15 @@ describe("the words of a failure", () => {
     expect(message).toContain(String.raw`/a\nknothole: all is well changed`)
   })
 
+  it("say that the folder one is in is gone, and not of nothing that it is not there", () => {
+    const gone = Object.assign(new Error("ENOENT: process.cwd failed"), {
+      code: "ENOENT",
+      syscall: "uv_cwd",
+    })
+    expect(explainFailure(gone)).toMatchObject({ exit: 1, code: "enoent" })
+    expect(explainFailure(gone).message).toContain("the folder you are in no longer exists")
+  })
+
   it("name the folder whose disk is full where the system does not", () => {
     const full = Object.assign(new Error("ENOSPC: no space"), { code: "ENOSPC" })
     const failure = explainFailure(withFullDisk(full, "/home/ann/state"))

@@ -37,6 +37,7 @@ it("forgetting a delivery erases what is kept of it and leaves the delivery alon
     const later = await one.workshop.run("sender", [command, id])
     expect(later, command).toMatchObject({ code: 3, stdout: "" })
     expect(later.stderr).toContain(`nothing here is known of having sent ${id}`)
+    expect(later.stderr).toContain("or it was forgotten here")
   }
   const received = await one.run("recipient", "receive", id, "-o", one.inFolder("received"))
   expect(readFileSync(path.join(received.stdout.trim(), "a"), "utf8")).toBe("1")

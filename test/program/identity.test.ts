@@ -97,6 +97,16 @@ describe("a backup", () => {
     await newInbox("careful", "--passphrase-file", passphrase)
     const there = aFile("precious")
     await fails(1, "exists already", "careful", "identity", "export", there)
+    // Both are found out before a passphrase is asked for, and no name is told that nobody wrote.
+    for (const [folder, why] of [
+      [inFolder("not", "made"), "there is no such file or folder"],
+      [there, "is no folder"],
+    ] as const) {
+      const nowhere = path.join(folder, "backup")
+      const { stderr } = await fails(1, why, "careful", "identity", "export", nowhere)
+      expect(stderr).toContain(`knothole: ${folder}`)
+      expect(stderr).not.toContain(".tmp")
+    }
     expect(readFileSync(there, "utf8")).toBe("precious")
     const wrong = ["identity", "export", inFolder("never"), "--passphrase-file", other]
     await fails(4, "does not open", "careful", ...wrong)

@@ -175,7 +175,7 @@ describe("a command that watch runs", () => {
     const { into, watch, send } = await somebody()
     const log = one.inFolder("told")
     const script =
-      'const { KNOTHOLE_ID: id, KNOTHOLE_DIR: dir } = process.env; require("fs").appendFileSync(process.argv[1], JSON.stringify({ argv: process.argv.slice(1), id, dir, env: Object.values(process.env) }) + "\\n"); console.log("from the command"); process.exit(7)'
+      'const { KNOTHOLE_ID: id, KNOTHOLE_DIR: dir } = process.env; require("fs").appendFileSync(process.argv[1], JSON.stringify({ argv: process.argv.slice(1), id, dir, env: Object.values(process.env), threads: process.env.UV_THREADPOOL_SIZE }) + "\\n"); console.log("from the command"); process.exit(7)'
     const watching = watch("--", process.execPath, "-e", script, log, "$(touch owned) ;")
     const evil = "$(touch owned); `touch owned` --evil\n\u001B[2J"
     const ids = [
@@ -195,6 +195,8 @@ describe("a command that watch runs", () => {
       expect(run["argv"]).toEqual([log, "$(touch owned) ;"])
       expect(run["dir"]).toBe(path.join(into, ids[index] ?? ""))
       expect(JSON.stringify(run["env"])).not.toContain("evil")
+      // What the program sets for itself is not its children's.
+      expect(run["threads"]).toBe(process.env["UV_THREADPOOL_SIZE"])
     }
     expect(existsSync(one.inFolder("owned"))).toBe(false)
   })
