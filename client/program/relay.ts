@@ -96,9 +96,9 @@ export async function runRelay<Config>(
     const relay = await begin(face, config, (line) => log.write(line))
     const { url } = await startRelay(face, relay, config)
     log.greet(`listening on ${url}\n`)
-    // Without a certificate a hang-up means what it always does: the terminal is gone.
+    // On a terminal, with nothing to read again, a hang-up means what it always does: the terminal is gone.
     const { reload } = relay
-    if (reload !== undefined) process.on("SIGHUP", () => void reload())
+    if (reload !== undefined || !stderr.isTTY) process.on("SIGHUP", () => void reload?.())
     await stopSignal
     await relay.stop()
     return exitCodes.done

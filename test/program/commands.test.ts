@@ -443,6 +443,17 @@ describe("the relay", () => {
     expect(existsSync(inFolder("never made"))).toBe(false)
   })
 
+  it("goes on at SIGHUP, where it has no terminal that could be gone", async () => {
+    const own = await workshop.startRelay("hung up")
+    own.child.kill("SIGHUP")
+    // Meant for a relay that is there: one that ended would answer nothing.
+    for (let at = 0; at < 10; at++) {
+      expect(await (await fetch(`${own.url}/healthz`)).text()).toBe("ok\n")
+    }
+    own.child.kill("SIGTERM")
+    expect(await own.ended).toMatchObject({ code: 0 })
+  })
+
   it("with a certificate of its own reads it again at SIGHUP, and goes on", async () => {
     const [cert, key] = [inFolder("relay cert.pem"), inFolder("relay key.pem")]
     const renew = () =>
