@@ -32,8 +32,32 @@ export interface LogFields {
 export const levels = ["debug", "info", "warning", "alarm"] as const
 export type Level = (typeof levels)[number]
 
+/** Every alarm there is; docs/operating.md says of each what to do. */
+export const alarms = [
+  "clock_behind",
+  "clock_jumped",
+  "sweep_paused",
+  "delivery_lost",
+  "inbox_record_missing",
+  "inbox_record_damaged",
+  "record_refused",
+  "recovery_failed",
+  "inbox_not_restored",
+  "delivery_not_published",
+  "sweep_failed",
+  "inbox_sweep_failed",
+  "reconcile_failed",
+  "tls_certificate_expired",
+  "tls_certificate_refused",
+  "trusted_proxies_unset",
+  "trusted_proxies_wrong",
+  "metrics_open_to_others",
+] as const
+export type Alarm = (typeof alarms)[number]
+
 export interface Log {
-  (event: string, fields?: LogFields, level?: Level): void
+  (event: string, fields?: LogFields, level?: Exclude<Level, "alarm">): void
+  (event: Alarm, fields: LogFields, level: "alarm"): void
 }
 
 const number = /^-?[0-9]{1,16}(\.[0-9]{1,16})?$/
@@ -67,7 +91,7 @@ const unfit = "?"
 
 /** Lines below `least` are left out. */
 export function createLog(write: (line: string) => void, clock: Clock, least: Level = "info"): Log {
-  return (event, fields = {}, level = "info") => {
+  return (event: string, fields: LogFields = {}, level: Level = "info") => {
     if (levels.indexOf(level) < levels.indexOf(least)) return
     const line: Record<string, string | number> = {
       time: new Date(clock.wallMs()).toISOString(),

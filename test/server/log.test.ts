@@ -4,7 +4,14 @@ import { join } from "node:path"
 import { text } from "node:stream/consumers"
 import { afterEach, describe, expect, it } from "vitest"
 import { encodeBearer, fromHex, random, toHex, utf8 } from "../../protocol/index.js"
-import { createLog, failureFields, type Level, levels, type LogFields } from "../../server/log.js"
+import {
+  alarms,
+  createLog,
+  failureFields,
+  type Level,
+  levels,
+  type LogFields,
+} from "../../server/log.js"
 import { FaultyDisk, systemError } from "./faulty-disk.js"
 import { ManualClock } from "./manual-clock.js"
 import { personAt } from "./people.js"
@@ -41,8 +48,21 @@ function found(log: string, secrets: ReadonlyMap<string, Uint8Array>): string[] 
 function seen(least: Level): string[] {
   const lines: string[] = []
   const log = createLog((line) => lines.push(line), new ManualClock(), least)
-  for (const level of levels) log(level, {}, level)
-  return lines.map((line) => JSON.parse(line).event)
+  for (const level of levels) {
+    if (level === "alarm") log("clock_jumped", {}, level)
+    else log("anything", {}, level)
+  }
+  return lines.map((line) => JSON.parse(line).level)
+}
+
+/** The events in the first column of the operator's table, row by row. */
+function alarmsOfTheDocument(): string[] {
+  const page = readFileSync(new URL("../../docs/operating.md", import.meta.url), "utf8")
+  const [, table = ""] = /^\| alarm \| means \|\n.*\n((?:\|.*\n?)+)/m.exec(page) ?? []
+  return table.split("\n").flatMap((row) => {
+    const [, events = ""] = row.split("|")
+    return [...events.matchAll(/`([a-z_]+)`/g)].map(([, event = ""]) => event)
+  })
 }
 
 describe("the log", () => {
@@ -193,6 +213,10 @@ describe("the log", () => {
     log("odd", { problem })
     expect(lines[0]).toMatch(/^[ -~]+\n$/)
     expect(JSON.parse(lines[0] ?? "")).toMatchObject({ problem })
+  })
+
+  it("has the alarms that docs/operating.md explains, and no others", () => {
+    expect(alarmsOfTheDocument()).toEqual([...alarms])
   })
 
   it("leaves out what is below the level it was given", () => {
