@@ -45,8 +45,8 @@ export function nearPaths(paths: readonly string[], wanted: string): string[] {
   const ranked = paths.flatMap((path) => {
     const other = lastName(path)
     if (other === name) return [{ path, rank: 0 }]
-    const rank = slipsBetween(other, name)
-    return rank > mostSlips ? [] : [{ path, rank: rank + 1 }]
+    const slips = editDistance(other, name, mostSlips)
+    return slips === Infinity ? [] : [{ path, rank: slips + 1 }]
   })
   return ranked
     .sort((a, b) => a.rank - b.rank)
@@ -57,9 +57,4 @@ export function nearPaths(paths: readonly string[], wanted: string): string[] {
 /** As somebody types it who does not mind capitals. */
 function lastName(path: string): string {
   return (path.replace(/\/+$/, "").split("/").at(-1) ?? "").normalize("NFC").toLowerCase()
-}
-
-/** Not counted beyond `mostSlips`. */
-function slipsBetween(a: string, b: string): number {
-  return Math.abs(a.length - b.length) > mostSlips ? Infinity : editDistance(a, b)
 }

@@ -458,7 +458,7 @@ class Given {
     const variables = configSettings.map(({ env }) => env)
     for (const name of Object.keys(env)) {
       if (!name.startsWith("KNOTHOLE_") || variables.includes(name)) continue
-      if (variables.some((one) => editDistance(name, one) <= mistypedLetters)) {
+      if (variables.some((one) => editDistance(name, one, mistypedLetters) !== Infinity)) {
         this.problem(unknownName(name, variables))
       }
     }

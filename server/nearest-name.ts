@@ -4,10 +4,8 @@ import { editDistance } from "../protocol/index.js"
 /** The nearest of `known`, or undefined when none is near: more than a third of it would be wrong. */
 export function nearestName(name: string, known: readonly string[]): string | undefined {
   const [best] = known
-    // What differs more in length needs no table to be told apart.
-    .filter((one) => Math.abs(one.length - name.length) <= mostWrong(one))
-    .map((one) => ({ one, distance: editDistance(name, one) }))
-    .filter(({ one, distance }) => distance <= mostWrong(one))
+    .map((one) => ({ one, distance: editDistance(name, one, mostWrong(one)) }))
+    .filter(({ distance }) => distance !== Infinity)
     .sort((a, b) => a.distance - b.distance)
   return best?.one
 }

@@ -153,6 +153,17 @@ function pathTexts({ ids, errors, refusals, uploads }: Subject, vectors: Vectors
         ),
     },
     {
+      name: "relay's inbox on its page",
+      ...fromTexts(addresses),
+      allocation: { perByte: 4096, fixed: 8 * 1024 * 1024 },
+      run: (input) =>
+        judge(
+          [refusals.RelayRefusal],
+          () => ids.parsePathInbox(mustBeText(input)),
+          (found) => mustHold("one spelling", ids.addressOf(found) === mustBeText(input)),
+        ),
+    },
+    {
       name: "idempotency key",
       ...fromTexts([id]),
       run: (input) =>
