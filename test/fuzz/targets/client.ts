@@ -109,6 +109,8 @@ interface ListingLie {
   readonly floorHead?: Uint8Array
   readonly stampInbox?: Uint8Array
   readonly stampSeq?: number
+  readonly stampHead?: Uint8Array
+  readonly id?: string
   readonly envelope?: Uint8Array
   /** Not a lie: the entries up to here are no longer listed. */
   readonly floorSeq?: number
@@ -143,13 +145,13 @@ function makeListing(subject: Subject, vectors: Vectors, lie: ListingLie) {
       kid: 1,
       inboxId: lie.stampInbox ?? inboxId,
       seq: lie.stampSeq ?? seq,
-      head,
+      head: lie.stampHead ?? head,
       source: { lane: 1, lineage: filled(16, 1), sourcePseudonym: filled(16, 0) },
       kFrank: hex(K_frank),
       kSrc: hex(K_src),
       random: (length) => filled(length, 4),
     })
-    const id = String(seq).padStart(32, "0")
+    const id = lie.id ?? String(seq).padStart(32, "0")
     const withEnvelope = seq === 3 && { envelope: lie.envelope ?? envelope }
     return { kind: "waiting" as const, seq, id, stamp, header: headerBytes, ...withEnvelope }
   })
@@ -190,10 +192,14 @@ function listings(subject: Subject, vectors: Vectors): Target {
   const lies: ListingLie[] = [
     { headInbox: filled(20, 8) },
     { headSeq: 4 },
+    { headSeq: 2 },
+    { headSeq: 2 ** 40 },
     { signSeed: filled(32, 8) },
     { floorHead: filled(32, 8) },
     { stampInbox: filled(20, 8) },
     { stampSeq: 2 },
+    { stampHead: filled(32, 8) },
+    { id: "1".padStart(32, "0") },
     { envelope: filled(984, 8) },
   ]
   const all = good.concat(lies.map((lie) => makeListing(subject, vectors, lie).page))
