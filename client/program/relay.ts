@@ -94,11 +94,11 @@ export async function runRelay<Config>(
   try {
     const config = readConfig(face, () => face.loadConfig(sources))
     const relay = await begin(face, config, (line) => log.write(line))
-    const { url } = await startRelay(face, relay, config)
-    log.greet(`listening on ${url}\n`)
     // On a terminal, with nothing to read again, a hang-up means what it always does: the terminal is gone.
     const { reload } = relay
     if (reload !== undefined || !stderr.isTTY) process.on("SIGHUP", () => void reload?.())
+    const { url } = await startRelay(face, relay, config)
+    log.greet(`listening on ${url}\n`)
     await stopSignal
     await relay.stop()
     return exitCodes.done
