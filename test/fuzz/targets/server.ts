@@ -129,6 +129,11 @@ function readSources(text: string): Parameters<Subject["config"]["loadConfig"]>[
 function pathTexts({ ids, errors, refusals, uploads }: Subject, vectors: Vectors): Target[] {
   const id = "0123456789abcdef0123456789abcdef"
   const addresses = Object.values(vectors.people).map(({ address }) => address)
+  const withHosts = addresses.map((address) => `${address}@relay.example`)
+  const pathAddresses = {
+    seeds: fromTexts(addresses).seeds,
+    make: fromTexts([...addresses, ...withHosts]).make,
+  }
   const documented = [errors.FormatError, refusals.RelayRefusal]
   return [
     {
@@ -143,7 +148,7 @@ function pathTexts({ ids, errors, refusals, uploads }: Subject, vectors: Vectors
     },
     {
       name: "relay's inbox in a path",
-      ...fromTexts(addresses),
+      ...pathAddresses,
       allocation: { perByte: 4096, fixed: 8 * 1024 * 1024 },
       run: (input) =>
         judge(
@@ -154,7 +159,7 @@ function pathTexts({ ids, errors, refusals, uploads }: Subject, vectors: Vectors
     },
     {
       name: "relay's inbox on its page",
-      ...fromTexts(addresses),
+      ...pathAddresses,
       allocation: { perByte: 4096, fixed: 8 * 1024 * 1024 },
       run: (input) =>
         judge(
