@@ -117,6 +117,21 @@ export function shorten(text: string, width: number): string {
   return characters.length <= width ? text : `${characters.slice(0, width - 1).join("")}…`
 }
 
+/** Indented lines of at most so many characters, broken at spaces; a longer word stands alone. */
+export function fold(text: string, width: number): string {
+  const lines: string[] = []
+  let line = ""
+  for (const word of text.split(" ")) {
+    if (line === "") line = `  ${word}`
+    else if (line.length + 1 + word.length <= width) line += ` ${word}`
+    else {
+      lines.push(line)
+      line = `    ${word}`
+    }
+  }
+  return [...lines, line].join("\n")
+}
+
 /** One word of a POSIX shell. */
 export function quoteForShell(word: string): string {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`

@@ -12,7 +12,7 @@ import {
 import type { Contact, Inbox, InboxRow, Sender } from "../index.js"
 import { isoTime } from "../iso-time.js"
 import type { IdentityChoice, InboxRequest } from "./command-line.js"
-import { shorten, showCount, showSize, showText, showTime } from "./display.js"
+import { fold, shorten, showCount, showSize, showText, showTime } from "./display.js"
 import { UsageError } from "./errors.js"
 import { loadKeyFile, unlock } from "./identities.js"
 import { completeId, isWholeId } from "./quantities.js"
@@ -117,33 +117,35 @@ interface Column {
   readonly show: (row: InboxRow) => string
 }
 
-const widestNote = 60
+/** As wide as a terminal is at least. */
+const widest = 80
+const noteMark = "  Note: "
 
 const columns: readonly Column[] = [
   { title: "ID", width: 32, show: (row) => row.id },
   { title: "RECEIVED", width: 23, show: (row) => showTime(row.receivedMs) },
-  { title: "EXPIRES", width: 23, show: (row) => showTime(row.expiresMs) },
   { title: "SIZE", width: 8, right: true, show: (row) => showSize(row.sizeBytes) },
   { title: "ENTRIES", width: 7, right: true, show: (row) => row.entries.toLocaleString("en-US") },
-  { title: "SENDER", width: 10, show: (row) => row.sender.kind },
-  { title: "NEW", width: 3, show: (row) => (row.isNew ? "new" : "") },
-  { title: "NOTE", width: 0, show: noteOrProblem },
 ]
-
-function noteOrProblem(row: InboxRow): string {
-  if (row.problem !== undefined) return `(${showText(row.problem)})`
-  const note = shorten(showText(row.note), widestNote)
-  return row.duplicateOf === undefined ? note : `(again ${row.duplicateOf}) ${note}`
-}
 
 export function tableHead(): string {
   return line((column) => column.title)
 }
 
-/** Who sent it takes a line of its own below, unless nobody says. */
+/** What has no column takes lines below, each with its own beginning: a note cannot pass for another. */
 export function tableRow(row: InboxRow, contacts: readonly Contact[]): string {
-  const from = describeSender(row.sender, contacts)
-  return `${line((column) => column.show(row))}${from === undefined ? "" : `\n  ${from}`}`
+  const { sender, note, problem, duplicateOf, expiresMs, isNew } = row
+  const from = describeSender(sender, contacts)
+  const lines = [
+    line((column) => column.show(row)),
+    fold(`${isNew ? "new, " : ""}${sender.kind}, expires ${showTime(expiresMs)}`, widest),
+  ]
+  if (from !== undefined) lines.push(fold(from, widest))
+  // A note is for nothing where something is wrong with who wrote it.
+  if (problem !== undefined) return [...lines, fold(`(${showText(problem)})`, widest)].join("\n")
+  if (duplicateOf !== undefined) lines.push(fold(`again ${duplicateOf}`, widest))
+  if (note !== "") lines.push(noteMark + shorten(showText(note), widest - noteMark.length))
+  return lines.join("\n")
 }
 
 /**

@@ -172,8 +172,10 @@ describe("a delivery", () => {
     expect((await run("stranger", "status", id)).stdout).toBe("waiting\n")
 
     const list = await run("recipient", "inbox")
-    const row = list.stdout.split("\n").find((line) => line.startsWith(id))
-    expect(row).toMatch(/unverified {2}new {2}for you$/)
+    const [row, facts, note] = list.stdout.slice(list.stdout.indexOf(id)).split("\n")
+    expect(row).toMatch(/ 7 B {8}6$/)
+    expect(facts).toMatch(/^ {2}new, unverified, expires \d{4}-/)
+    expect(note).toBe("  Note: for you")
     const rows: unknown = JSON.parse((await run("recipient", "inbox", "--json")).stdout)
     expect(rows).toEqual([
       {
@@ -305,7 +307,7 @@ describe("a delivery", () => {
     const sender = { kind: "unverified", claimed_fingerprint: fingerprint }
     expect(rows).toMatchObject([{ sender }, { sender }])
     const list = await run("recipient", "inbox")
-    expect(list.stdout.split(claim)).toHaveLength(3)
+    expect(list.stdout.replaceAll("\n    ", " ").split(claim)).toHaveLength(3)
     expect(list.stdout).not.toContain("signed")
     const anonymous = await workshop.run("stranger", [
       "send",

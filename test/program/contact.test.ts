@@ -219,13 +219,16 @@ describe.each([
   it("from someone unknown is a claim, and from anna as soon as she is a contact", async () => {
     const home = `meets-${mode}`
     const address = await newInbox(home)
-    await run("anna", "send", aFile(), "-r", address, flag)
+    await run("anna", "send", aFile(), "-r", address, flag, "--note", "so long ".repeat(30))
     const claim = `claims a sender, not verified: ${anna.words.join(" ")}`
-    expect((await run(home, "inbox")).stdout).toContain(claim)
+    const list = async () => (await run(home, "inbox")).stdout
+    const unfolded = async () => (await list()).replaceAll("\n    ", " ")
+    expect(await unfolded()).toContain(claim)
+    for (const line of (await list()).split("\n")) expect(line.length).toBeLessThanOrEqual(80)
     await run(home, "contact", "add", "anna", anna.address)
     expect((await run(home, "inbox")).stdout).toContain("from anna (")
     await run(home, "contact", "remove", "anna")
-    expect((await run(home, "inbox")).stdout).toContain(claim)
+    expect(await unfolded()).toContain(claim)
   })
 
   it("by an impostor with a key of their own under a contact's fingerprint is refused", async () => {

@@ -2,6 +2,7 @@ import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import {
   quoteForShell,
+  fold,
   shorten,
   showDuration,
   showJson,
@@ -138,6 +139,12 @@ describe("quantities", () => {
     }
     expect(isoTime(Number.MAX_SAFE_INTEGER)).toBe("9999-12-31T23:59:59.999Z")
   })
+})
+
+it("folded text keeps its width, and a word that is too long stands alone", () => {
+  expect(fold("one two three", 80)).toBe("  one two three")
+  expect(fold("one two three four", 11)).toBe("  one two\n    three\n    four")
+  expect(fold(`a ${"b".repeat(20)} c`, 10)).toBe(`  a\n    ${"b".repeat(20)}\n    c`)
 })
 
 it("shortened text keeps its width and says that it was shortened", () => {

@@ -19,8 +19,8 @@ import { freePort, program, startServer, stopServer } from "../../bench/processe
 import { exactly, showFigures } from "./figures.js"
 import { drawTerminal } from "./terminal-picture.js"
 
-// As wide as the table of an inbox.
-const columns = 134
+// As wide as the longest line, which says how an interrupted sending goes on.
+const columns = 112
 const rows = 28
 const images = path.resolve("docs/images")
 const work = mkdtempSync(path.join(tmpdir(), "knothole-screens-"))
