@@ -44,20 +44,24 @@ export async function existingNames(into: string, names: readonly string[]): Pro
 
 /**
  * What the destination has of another kind than the delivery: where a folder is entered or a file is
- * replaced there is no other way in. `wanted` are paths with `/`. Looks only.
+ * replaced there is no other way in. `wanted` are paths with `/`, and `storedAs` says which this disk makes
+ * of one: asked for those alone that are looked for, because a list may name very many. Looks only.
  */
-export async function unlikeNames(
-  into: string,
-  wanted: Iterable<{ name: string; sent: Unlike["sent"] }>,
-  signal: AbortSignal,
-): Promise<Map<string, Unlike>> {
+export async function unlikeNames(options: {
+  into: string
+  wanted: Iterable<{ name: string; sent: Unlike["sent"] }>
+  storedAs: (name: string) => string
+  signal: AbortSignal
+}): Promise<Map<string, Unlike>> {
+  const { into, wanted, storedAs, signal } = options
   const unlike = new Map<string, Unlike>()
   /** Folders of the delivery that were looked for, and whether there is one to look into. */
   const folders = new Map<string, boolean>()
   const isFolderHere = async (name: string, sent: Unlike["sent"]) => {
-    const there = await stat(path.join(into, name))
+    const at = path.join(into, storedAs(name))
+    const there = await stat(at)
     const here = there && kindOf(there)
-    if (here !== undefined && here !== sent) unlike.set(path.join(into, name), { here, sent })
+    if (here !== undefined && here !== sent) unlike.set(at, { here, sent })
     return here === "a folder"
   }
   for (const { name, sent } of wanted) {

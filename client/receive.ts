@@ -536,19 +536,21 @@ class Receiving {
     }
     const entersFolders = onExisting === "overwrite" || this.#choice !== undefined
     if (onExisting === "rename" || !entersFolders) return
-    const unlike = await unlikeNames(into, this.#entriesToBe(renamed), this.#stop.signal)
+    const stored = new Map(renamed.map((one) => [one.path, one.stored]))
+    const unlike = await unlikeNames({
+      into,
+      wanted: this.#entriesToBe(),
+      storedAs: (name) => this.#nameToBe(name, stored),
+      signal: this.#stop.signal,
+    })
     if (unlike.size > 0) throw new DestinationExists([...unlike.keys()], { unlike })
   }
 
-  *#entriesToBe(
-    renamed: readonly RenamedPath[],
-  ): Generator<{ name: string; sent: Unlike["sent"] }> {
-    const stored = new Map(renamed.map((one) => [one.path, one.stored]))
+  *#entriesToBe(): Generator<{ name: string; sent: Unlike["sent"] }> {
     const leftOut = foldedEntries(this.#pathsAskedFor(), this.#traits)
     for (const [index, { type }] of this.#manifest.entries.entries()) {
       if (!this.#isAskedFor(index) || this.#failed.has(index) || leftOut.has(index)) continue
-      const name = this.#nameToBe(this.#paths[index] ?? "", stored)
-      yield { name, sent: type === "file" ? "a file" : "a folder" }
+      yield { name: this.#paths[index] ?? "", sent: type === "file" ? "a file" : "a folder" }
     }
   }
 

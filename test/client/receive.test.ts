@@ -280,6 +280,17 @@ describe("a destination", () => {
     expect(readTree(into)["in (2)/sub/medium"]).toBe(digest(files["in/sub/medium"]))
   })
 
+  test("that has another kind under a name as which one will be stored is left alone as well", async () => {
+    const { into, receive, setting } = await make({ "a:b/c": patternBytes(10, 1) })
+    onWindows()
+    const inTheWay = path.join(into, "a%3Ab")
+    writeTree(into, { "a%3Ab": patternBytes(3, 9) })
+    await expect(receive({ onExisting: "overwrite" })).rejects.toMatchObject({
+      unlike: new Map([[inTheWay, { here: "a file", sent: "a folder" }]]),
+    })
+    expect(setting.relay.asked.filter(isBody)).toEqual([])
+  })
+
   test("in which something comes in the way meanwhile is told where the fetched is kept", async () => {
     const { into, id, receive } = await make()
     const onProgress = (event: ProgressEvent) => {
