@@ -569,9 +569,10 @@ ${help.examples.map((line) => `  ${line}`).join("\n")}`,
     .addHelpText(
       "after",
       `
-Looks at name, certificate, clocks, limits and time-outs of proxies, disk and index
-as any user meets them, in about 40 seconds; leaves nothing behind. Each finding
-says what, why and how to mend it. Exit: 0 nothing found, 1 findings, 5 no relay there.`,
+Looks at name, certificate, clocks, limits and time-outs of proxies, disk and
+index as any user meets them, in about 40 seconds; leaves nothing behind. Each
+finding says what, why and how to mend it.
+Exit: 0 nothing found, 1 findings, 5 no relay there.`,
     )
   addOutput(doctor).action((relay: string | undefined, options: CommonOptions) => {
     chosen({

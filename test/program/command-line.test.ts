@@ -239,7 +239,7 @@ describe("the command line", () => {
   it("helps on one screen, with examples", () => {
     for (const command of [
       "",
-      ..."init address send inbox show receive watch status revoke forget discard contact".split(
+      ..."init address send inbox show receive watch status revoke forget discard contact doctor".split(
         " ",
       ),
       ..."add list verify remove".split(" ").map((name) => `contact ${name}`),
