@@ -67,7 +67,7 @@ describe("knothole relay status", () => {
     }
     const before = await status()
     expect(before).toMatchObject({ v: 1, event: "relay status", url: relay.url, inboxes: 1 })
-    expect(before).toMatchObject({ waiting: { deliveries: 2 }, open_uploads: 0, last_sweep: null })
+    expect(before).toMatchObject({ waiting: { deliveries: 2 }, open_uploads: 0 })
     expect(before).not.toMatchObject({ waiting: { bytes: 0 } })
     expect(
       await workshop.run("recipient", ["receive", "--all", "-o", inFolder("got")]),
@@ -110,8 +110,11 @@ describe("knothole relay status", () => {
 describe("the operator's socket", () => {
   it("is not where the public is: neither serves what the other does", async () => {
     const relay = await workshop.startRelay("apart")
+    // Until its index is whole a relay answers 503 to most of what it is asked.
+    const ask = async (place: string) => (await fetch(new URL(place, relay.url))).status
+    await expect.poll(() => ask("/status"), { timeout: 10_000 }).not.toBe(503)
     for (const place of ["/status", "/metrics"]) {
-      expect((await fetch(new URL(place, relay.url))).status).toBe(404)
+      expect(await ask(place)).toBe(404)
     }
     const socketPath = inFolder("apart", "data", "operator.sock")
     const status = await new Promise<number | undefined>((resolve, reject) => {
