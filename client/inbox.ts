@@ -1,5 +1,5 @@
 /** An inbox at a relay, from its owner's side: what waits, opening one, taking it, throwing it away. */
-import { readdir, rm } from "node:fs/promises"
+import { rm } from "node:fs/promises"
 import path from "node:path"
 import {
   encodeInboxQuery,
@@ -26,7 +26,6 @@ import {
   readPiece,
   type Sender,
 } from "./delivery.js"
-import { errorCode } from "./error-code.js"
 import { DeliveryGone, Untrustworthy } from "./errors.js"
 import { type CachedRow, InboxCache } from "./inbox-cache.js"
 import { isoTime } from "./iso-time.js"
@@ -39,7 +38,7 @@ import {
 } from "./receive.js"
 import { callOf, meetRelay, type RelayOptions } from "./relay.js"
 import { InboxSession } from "./session.js"
-import { type ClientState, nameFor } from "./state.js"
+import { type ClientState, nameFor, namesIn } from "./state.js"
 
 export interface InboxRow {
   readonly id: string
@@ -102,15 +101,6 @@ export async function forgetInboxes(options: {
   const begun = `${toHex(options.inboxId)}-`
   for (const name of await namesIn(folder)) {
     if (name.startsWith(begun)) await rm(path.join(folder, name), { recursive: true, force: true })
-  }
-}
-
-async function namesIn(folder: string): Promise<string[]> {
-  try {
-    return await readdir(folder)
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return []
-    throw error
   }
 }
 

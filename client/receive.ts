@@ -187,15 +187,18 @@ export async function receiveDelivery(
   opened: OpenedDelivery,
   options: ReceiveOptions,
 ): Promise<ReceiveResult> {
-  const choice = options.entries && choiceOf(opened, options.entries)
-  const place = new Place(options.into, opened.listed.id, choice)
-  refuseOwnNames(opened)
-  const folderCount = checkFolders(opened, choice)
+  const { id } = opened.listed
+  const paths = opened.manifest.entries.map((entry) => parseUtf8(entry.path, "path"))
+  const choice = options.entries && chooseEntries(id, paths, options.entries)
+  const place = new Place(options.into, id, choice)
+  refuseOwnNames(id, paths)
+  const folderCount = checkFolders(opened, paths, choice)
   try {
     await place.make()
     const lock = await place.lock()
     try {
-      return await new Receiving(session, opened, options, { place, choice, folderCount }).run()
+      const receiving = { place, paths, choice, folderCount }
+      return await new Receiving(session, opened, options, receiving).run()
     } finally {
       await lock.release()
     }
@@ -208,19 +211,13 @@ export async function receiveDelivery(
   }
 }
 
-function choiceOf({ listed, manifest }: OpenedDelivery, wanted: readonly string[]): Set<number> {
-  const paths = manifest.entries.map((entry) => parseUtf8(entry.path, "path"))
-  return chooseEntries(listed.id, paths, wanted)
-}
-
 /** Another delivery's private folder, planted, would be taken for one that was received half. */
-function refuseOwnNames({ listed, manifest }: OpenedDelivery): void {
-  for (const entry of manifest.entries) {
-    const name = parseUtf8(entry.path, "path")
+function refuseOwnNames(id: string, paths: readonly string[]): void {
+  for (const name of paths) {
     // Folded as a file system may fold it.
     if (!name.normalize("NFKC").toLowerCase().startsWith(privatePrefix)) continue
     throw new Untrustworthy(
-      `delivery ${listed.id} holds a name that begins with ${privatePrefix}, as only folders of this program's own do; it is not received. Discard it`,
+      `delivery ${id} holds a name that begins with ${privatePrefix}, as only folders of this program's own do; it is not received. Discard it`,
     )
   }
 }
@@ -231,17 +228,18 @@ function refuseOwnNames({ listed, manifest }: OpenedDelivery): void {
  */
 function checkFolders(
   { listed, manifest }: OpenedDelivery,
+  paths: readonly string[],
   choice: ReadonlySet<number> | undefined,
 ): number {
-  const paths: string[] = []
-  for (const [index, { path: name, type }] of manifest.entries.entries()) {
+  const askedFor: string[] = []
+  for (const [index, name] of paths.entries()) {
     if (choice !== undefined && !choice.has(index)) continue
-    paths.push(parseUtf8(name, "path") + (type === "directory" ? "/" : ""))
+    askedFor.push(manifest.entries[index]?.type === "directory" ? `${name}/` : name)
   }
-  const count = countFolders(paths)
+  const count = countFolders(askedFor)
   if (count <= maxEntries) return count
   throw new Untrustworthy(
-    `delivery ${listed.id} would make ${count} folders for ${paths.length} entries, more than the ${maxEntries} of the largest tree; it is not received. Receive single entries of it, or discard it`,
+    `delivery ${listed.id} would make ${count} folders for ${askedFor.length} entries, more than the ${maxEntries} of the largest tree; it is not received. Receive single entries of it, or discard it`,
   )
 }
 
@@ -438,17 +436,18 @@ class Receiving {
     options: ReceiveOptions,
     receiving: {
       place: Place
+      paths: readonly string[]
       choice: ReadonlySet<number> | undefined
       folderCount: number
     },
   ) {
-    const { place, choice, folderCount } = receiving
+    const { place, paths, choice, folderCount } = receiving
     this.#session = session
     this.#opened = opened
     this.#options = options
     this.#place = place
     this.#manifest = opened.manifest
-    this.#paths = opened.manifest.entries.map((entry) => parseUtf8(entry.path, "path"))
+    this.#paths = paths
     this.#placement = placeFiles(opened.manifest.entries.map(sizeOf))
     this.#choice = choice
     this.#folderCount = folderCount

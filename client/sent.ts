@@ -1,5 +1,5 @@
 /** What stays of a delivery at its sender: enough to ask about it and to take it back. */
-import { readdir, readFile, rm } from "node:fs/promises"
+import { readFile, rm } from "node:fs/promises"
 import path from "node:path"
 import {
   equalBytes,
@@ -23,7 +23,7 @@ import {
 import type { CallOptions } from "./progress.js"
 import { callOf } from "./relay.js"
 import { RelayClient } from "./relay-client.js"
-import { type ClientState, takeLock } from "./state.js"
+import { type ClientState, namesIn, takeLock } from "./state.js"
 import { uploadOf } from "./upload-journal.js"
 
 export interface SentRecord {
@@ -152,15 +152,6 @@ async function erase(file: string): Promise<boolean> {
   }
   await syncFolder(path.dirname(file))
   return true
-}
-
-async function namesIn(folder: string): Promise<string[]> {
-  try {
-    return await readdir(folder)
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return []
-    throw error
-  }
 }
 
 async function askAsSender<T>(

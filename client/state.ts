@@ -9,7 +9,7 @@
  *     proofs/                           contradictions that a relay signed
  */
 import { closeSync, openSync, readFileSync, rmSync, writeSync } from "node:fs"
-import { readFile, rm, writeFile } from "node:fs/promises"
+import { readdir, readFile, rm, writeFile } from "node:fs/promises"
 import path from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { random, sha256, toHex, utf8 } from "../protocol/index.js"
@@ -32,6 +32,16 @@ export function openState(folder: string): ClientState {
 /** A file name for something whose own name should neither limit nor show itself in one. */
 export function nameFor(text: string): string {
   return toHex(sha256(utf8(text))).slice(0, 32)
+}
+
+/** What lies in a folder of the state; nothing where there is no such folder yet. */
+export async function namesIn(folder: string): Promise<string[]> {
+  try {
+    return await readdir(folder)
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return []
+    throw error
+  }
 }
 
 export interface Lock {

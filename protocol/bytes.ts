@@ -188,10 +188,6 @@ export class ByteReader {
     return this.#bytes.subarray(start, start + length)
   }
 
-  skip(length: number, field: string): void {
-    this.#advance(length, field)
-  }
-
   u8(field: string): number {
     return this.#view.getUint8(this.#advance(1, field))
   }

@@ -198,7 +198,7 @@ function readEntry(bytes: Uint8Array, what: string): { entry: OpenedEntry; text:
   }
   if (size > maxBodyBytes) reader.refuse("size", "above 64 GiB")
   const key = reader.take(16, "key")
-  reader.skip(8, "nonce")
+  reader.take(8, "nonce")
   const mac = reader.take(8, "meta-MAC")
   const chunkCount = reader.u32("chunk count")
   if (chunkCount !== gridCount(size)) reader.refuse("chunk count", "not the grid's for this size")

@@ -1,4 +1,3 @@
-import { execFileSync } from "node:child_process"
 import {
   existsSync,
   mkdirSync,
@@ -12,6 +11,7 @@ import path from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { drawQrCode } from "../../client/program/qr-code.js"
 import { fingerprintWords, parseAddress, parseReceipt } from "../../protocol/index.js"
+import { writeSelfSigned } from "../fronts/certificates.js"
 import { Workshop } from "./processes.js"
 import type { Started } from "./processes.js"
 
@@ -458,26 +458,7 @@ describe("the relay", () => {
 
   it("with a certificate of its own reads it again at SIGHUP, and goes on", async () => {
     const [cert, key] = [inFolder("relay cert.pem"), inFolder("relay key.pem")]
-    const renew = () =>
-      execFileSync(
-        "openssl",
-        [
-          "req",
-          "-x509",
-          "-newkey",
-          "ec",
-          "-pkeyopt",
-          "ec_paramgen_curve:P-256",
-          "-nodes",
-          "-subj",
-          "/CN=relay.test",
-          "-keyout",
-          key,
-          "-out",
-          cert,
-        ],
-        { stdio: "ignore" },
-      )
+    const renew = () => writeSelfSigned({ cert, key }, { name: "relay.test", days: 90 })
     renew()
     const flags = ["--tls-cert", cert, "--tls-key", key, "--public-url", "https://relay.test"]
     const own = await workshop.startRelay("brief", flags)

@@ -1,4 +1,3 @@
-import { execFileSync } from "node:child_process"
 import { once } from "node:events"
 import { chmodSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { Agent, request } from "node:https"
@@ -10,6 +9,7 @@ import { connect, type TLSSocket } from "node:tls"
 import { afterAll, afterEach, describe, expect, it } from "vitest"
 import { encodeBearer, parseRelayInfo, random } from "../../protocol/index.js"
 import { createRelay } from "../../server/index.js"
+import { writeSelfSigned } from "../fronts/certificates.js"
 import { ManualClock } from "./manual-clock.js"
 import { personAt } from "./people.js"
 import {
@@ -30,29 +30,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }))
 /** Puts a fresh pair in place, each file by a rename, as renewals do. */
 function renew(name: string = "relay.test", days: number = 90): void {
   const fresh = { cert: `${certFile}.new`, key: `${keyFile}.new` }
-  execFileSync(
-    "openssl",
-    [
-      "req",
-      "-x509",
-      "-newkey",
-      "ec",
-      "-pkeyopt",
-      "ec_paramgen_curve:P-256",
-      "-nodes",
-      "-subj",
-      `/CN=${name}`,
-      "-addext",
-      `subjectAltName=DNS:${name}`,
-      "-days",
-      String(days),
-      "-keyout",
-      fresh.key,
-      "-out",
-      fresh.cert,
-    ],
-    { stdio: "ignore" },
-  )
+  writeSelfSigned(fresh, { name, days })
   chmodSync(fresh.key, 0o600)
   renameSync(fresh.cert, certFile)
   renameSync(fresh.key, keyFile)
