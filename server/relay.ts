@@ -80,6 +80,10 @@ export interface RelayPorts {
   readonly clock?: Clock
   readonly disk?: Disk
   readonly random?: Randomness
+  /** Opens the index inside the relay's own process. */
+  readonly openIndex?: typeof openEmbeddedIndex
+  /** Names this start of the machine, or "" where that cannot be known. */
+  readonly bootId?: () => string
   /** One line of the log, with its end. */
   readonly writeLog?: (line: string) => void
 }
@@ -88,6 +92,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
   const clock = ports.clock ?? systemClock
   const disk = ports.disk ?? nodeDisk
   const random = ports.random ?? systemRandomness
+  const openIndex = ports.openIndex ?? openEmbeddedIndex
   const log = createLog(ports.writeLog ?? writeToStderr, clock, config.logLevel)
 
   const certificate =
@@ -121,8 +126,8 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       log,
       nowMs: nowMs(),
     })
-    const indexState = await openIndexState(disk, folder)
-    const embedded = openEmbeddedIndex({ path: folder.index, now: nowMs })
+    const indexState = await openIndexState(disk, folder, ports.bootId ?? bootId)
+    const embedded = openIndex({ path: folder.index, now: nowMs })
     index = embedded
 
     const idle = createIdleInboxes({ index, logs, records, days, log })
@@ -398,14 +403,18 @@ interface IndexState {
   closeCleanly(): Promise<void>
 }
 
-async function openIndexState(disk: Disk, folder: DataFolder): Promise<IndexState> {
+async function openIndexState(
+  disk: Disk,
+  folder: DataFolder,
+  boot: () => string,
+): Promise<IndexState> {
   const path = join(folder.path, "index-state")
   let marker = ""
 
   async function save(clean: boolean): Promise<void> {
     const fresh = `${path}.new`
     await unlessMissing(disk.unlink(fresh), undefined)
-    const place = { boot: bootId(), ...(await identities()) }
+    const place = { boot: boot(), ...(await identities()) }
     await writeSyncedFile(disk, fresh, utf8(JSON.stringify({ marker, clean, ...place })))
     await disk.rename(fresh, path)
     await disk.syncFolder(folder.path)
@@ -440,7 +449,7 @@ async function openIndexState(disk: Disk, folder: DataFolder): Promise<IndexStat
   const isCopy =
     known !== undefined &&
     (known.folder !== here.folder || (here.index !== "" && known.index !== here.index))
-  const isSameBoot = known !== undefined && known.boot !== "" && known.boot === bootId()
+  const isSameBoot = known !== undefined && known.boot !== "" && known.boot === boot()
   // A copy made while the index was being written may have pages of two moments.
   if (known !== undefined && !isCopy && (known.clean || isSameBoot)) {
     await open(known.marker)
