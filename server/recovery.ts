@@ -42,13 +42,30 @@ const claimMs = 60_000
 /** How long an upload outlives its end, for a finish that is under way. */
 export const uploadGraceMs: number = 60 * 60_000
 
+export interface RebuildOptions {
+  /** Aborted when the index is no longer the caller's to write; the rebuild then ends with its reason. */
+  readonly signal: AbortSignal
+  /** Called often. `total` is how many deliveries are stored, and what `done` comes to, nearly. */
+  readonly onProgress: (progress: { readonly done: number; readonly total: number }) => void
+}
+
 /** Makes an empty index say what the blob store holds. Nobody else may use the index meanwhile. */
-export async function rebuildIndex(needs: RecoveryNeeds): Promise<void> {
+export async function rebuildIndex(
+  needs: RecoveryNeeds,
+  { signal, onProgress }: RebuildOptions,
+): Promise<void> {
   const { index, blobs, logs, log, nowMs } = needs
   const startedMs = nowMs()
-  await index.clear()
+  const total = (await blobs.deliveries()).length
   let deliveries = 0
-  for (const inbox of await logs.list()) deliveries += await tryRestoreInbox(needs, inbox)
+  onProgress({ done: 0, total })
+  signal.throwIfAborted()
+  await index.clear()
+  for (const inbox of await logs.list()) {
+    signal.throwIfAborted()
+    deliveries += await tryRestoreInbox(needs, inbox)
+    onProgress({ done: deliveries, total })
+  }
   await eachAtMost(readsAtOnce, await blobs.endedDeliveries(), async (id) => {
     // Its end was begun, or a copy of the folder has it before and after: what the inboxes say decides.
     if (await blobs.isDelivery(id)) {
@@ -58,7 +75,11 @@ export async function rebuildIndex(needs: RecoveryNeeds): Promise<void> {
     const ended = await readOrAlarm(log, () => blobs.readEnded(id))
     if (ended !== undefined) await index.closeUpload({ id, dueMs: ended.forgetMs })
   })
-  for (const id of await blobs.uploads()) await restoreUpload(needs, id)
+  for (const id of await blobs.uploads()) {
+    signal.throwIfAborted()
+    await restoreUpload(needs, id)
+  }
+  signal.throwIfAborted()
   await reconcile(needs)
   log("index_rebuilt", { count: deliveries, durationMs: nowMs() - startedMs })
 }

@@ -174,6 +174,9 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       random,
       nowMs,
     }
+    const stopping = new AbortController()
+    // As many as there are requests that wait; Node would write a line about a leak to stderr.
+    setMaxListeners(0, stopping.signal)
     const isCurrent = (await index.marker()) === indexState.marker && indexState.marker !== ""
     let isReady = false
     let hasFailed = false
@@ -187,7 +190,10 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
           await dropTorn(recoveryNeeds)
         }
         await indexState.open(marker)
-        await rebuildIndex(recoveryNeeds)
+        await rebuildIndex(recoveryNeeds, {
+          signal: stopping.signal,
+          onProgress: () => undefined,
+        })
         await embedded.setMarker(marker)
       }
       await embedded.keepSpare()
@@ -196,13 +202,11 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       await unlessFull(watch.save())
     })()
     ready.catch((error: unknown) => {
+      if (stopping.signal.aborted) return
       hasFailed = true
       log("recovery_failed", failureFields(error), "alarm")
     })
 
-    const stopping = new AbortController()
-    // As many as there are requests that wait; Node would write a line about a leak to stderr.
-    setMaxListeners(0, stopping.signal)
     const receiving = new PartBuffers(clock)
     const sending = new PartBuffers(clock)
     const sources = createSources({ trusted: config.trustedProxies, log, clock })
