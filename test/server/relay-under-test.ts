@@ -5,24 +5,14 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import supertest from "supertest"
 import {
-  bodyRoot,
-  concatBytes,
   encodeBearer,
-  encodeFinish,
-  encodeHeader,
   encodeLoginProof,
   encodeRegisterRequest,
   encodeSessionRequest,
   encodeStartUpload,
-  envelopeLength,
-  envelopeSuite,
   fromHex,
   gridCount,
-  gridLength,
-  gridOffset,
-  headerHash,
   type Identity,
-  leafHash,
   type LoginProof,
   parseChallenge,
   parseFinishReply,
@@ -33,13 +23,12 @@ import {
   random,
   sha256,
   toHex,
-  u16,
-  utf8,
 } from "../../protocol/index.js"
 import type { FinishReply, InboxPage, StartUploadReply } from "../../protocol/index.js"
 import { createRelay, type Relay, type RelayConfig, type RelayPorts } from "../../server/index.js"
 import { ManualClock } from "./manual-clock.js"
 import { personAt } from "./people.js"
+import { partOf, type TestDelivery } from "./test-delivery.js"
 
 export const origin = "https://relay.test"
 
@@ -128,62 +117,6 @@ export async function openRelayWithInboxes(): Promise<RelayWithInboxes> {
   await under.client.register(alice)
   await under.client.register(bob)
   return { under, clock, alice, bob }
-}
-
-/** A sealed sending as far as a relay can tell: its envelopes have the right shape and open nothing. */
-export interface TestDelivery {
-  readonly header: Uint8Array
-  readonly body: Uint8Array
-  readonly manifest: Uint8Array
-  readonly envelopes: readonly Uint8Array[]
-  readonly recipients: readonly Identity[]
-  readonly finish: Uint8Array
-}
-
-export function makeDelivery(
-  recipients: readonly Identity[],
-  options: {
-    readonly bodyLength?: number
-    readonly manifestLength?: number
-    readonly notAfterMs?: number
-  } = {},
-): TestDelivery {
-  const { bodyLength = 16 * 1024, manifestLength = 4112, notAfterMs = 0 } = options
-  const body = random(bodyLength)
-  const manifest = random(manifestLength)
-  const header = encodeHeader({
-    deliveryId: random(16),
-    bodyLength,
-    partCount: gridCount(bodyLength),
-    manifestLength,
-    bodyRoot: bodyRoot({ bodyLength, leaves: leavesOf(body) }),
-    manifestHash: sha256(manifest),
-    openRoot: random(32),
-    keyCommit: random(32),
-    notAfterMs,
-  })
-  const envelopes = recipients.map(({ bundle }) => {
-    const start = concatBytes(
-      utf8("KNHE"),
-      Uint8Array.of(1, envelopeSuite(bundle)),
-      u16(0),
-      headerHash(header),
-    )
-    return concatBytes(start, random(envelopeLength(bundle) - start.length))
-  })
-  const finish = encodeFinish({ header, manifest, envelopes })
-  return { header, body, manifest, envelopes, recipients, finish }
-}
-
-export function partOf(body: Uint8Array, index: number): Uint8Array {
-  const start = gridOffset(index)
-  return body.subarray(start, start + gridLength(index, body.length))
-}
-
-export function leavesOf(body: Uint8Array): Uint8Array[] {
-  return Array.from({ length: gridCount(body.length) }, (_, index) =>
-    leafHash({ index, part: partOf(body, index) }),
-  )
 }
 
 export interface StartedUpload extends StartUploadReply {
@@ -343,3 +276,4 @@ export function changed(proof: LoginProof, change: Partial<LoginProof>): LoginPr
 }
 
 export { encodeLoginProof, fromHex }
+export { leavesOf, makeDelivery, partOf, type TestDelivery } from "./test-delivery.js"
