@@ -2,8 +2,6 @@
 // two relays can live in one process, each with its own folder.
 import { setMaxListeners } from "node:events"
 import type { RequestListener } from "node:http"
-import { join } from "node:path"
-import { parseUtf8, toHex, utf8 } from "../protocol/index.js"
 import { createApp } from "./app.js"
 import { openCertificate } from "./certificate.js"
 import { createChains } from "./chains.js"
@@ -17,7 +15,7 @@ import {
   type RelayConfig,
 } from "./config.js"
 import { createDeliveries } from "./deliveries.js"
-import { type Disk, isDiskFull, readSmallFile, unlessMissing, writeSyncedFile } from "./disk.js"
+import { type Disk, isDiskFull } from "./disk.js"
 import { createFinishing } from "./finishing.js"
 import { PartBuffers } from "./http/buffers.js"
 import { createSources } from "./http/source.js"
@@ -41,13 +39,13 @@ import { relayInfoRoutes } from "./routes/relay-info.js"
 import { sessionRoutes } from "./routes/sessions.js"
 import { uploadRoutes } from "./routes/uploads.js"
 import { startSchedule } from "./schedule.js"
-import { type DataFolder, openDataFolder } from "./stores/data-folder.js"
+import { openDataFolder } from "./stores/data-folder.js"
 import { DiskBlobStore } from "./stores/disk-blob-store.js"
 import { openEmbeddedIndex } from "./stores/embedded-index.js"
+import { type FolderIndex, openOwnIndex } from "./stores/folder-index.js"
 import { bootId, DataFolderError } from "./stores/folder-lock.js"
 import { openInboxLogs } from "./stores/inbox-log.js"
 import { openLoginRecords } from "./stores/login-records.js"
-import type { RelayIndex } from "./stores/relay-index.js"
 import { openRelayKeys } from "./stores/relay-keys.js"
 import { readRestoration } from "./stores/restoration.js"
 import { openServedDays } from "./stores/served-days.js"
@@ -92,7 +90,6 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
   const clock = ports.clock ?? systemClock
   const disk = ports.disk ?? nodeDisk
   const random = ports.random ?? systemRandomness
-  const openIndex = ports.openIndex ?? openEmbeddedIndex
   const log = createLog(ports.writeLog ?? writeToStderr, clock, config.logLevel)
 
   const certificate =
@@ -107,7 +104,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
           log,
         })
   const folder = await openDataFolder({ disk, path: config.dataFolder, random })
-  let index: RelayIndex | undefined
+  let folderIndex: FolderIndex | undefined
   try {
     const keys = await openRelayKeys({ disk, folder, random })
     const watch = await openClockWatch({ clock, disk, folder: folder.path, log })
@@ -126,9 +123,16 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       log,
       nowMs: nowMs(),
     })
-    const indexState = await openIndexState(disk, folder, ports.bootId ?? bootId)
-    const embedded = openIndex({ path: folder.index, now: nowMs })
-    index = embedded
+    folderIndex = await openOwnIndex({
+      disk,
+      folder,
+      random,
+      now: nowMs,
+      openIndex: ports.openIndex ?? openEmbeddedIndex,
+      bootId: ports.bootId ?? bootId,
+    })
+    const { index, isCopy, kind: indexKind } = folderIndex
+    const opened = folderIndex
 
     const idle = createIdleInboxes({ index, logs, records, days, log })
     const counts = createCounts()
@@ -177,26 +181,22 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     const stopping = new AbortController()
     // As many as there are requests that wait; Node would write a line about a leak to stderr.
     setMaxListeners(0, stopping.signal)
-    const isCurrent = (await index.marker()) === indexState.marker && indexState.marker !== ""
+    const isCurrent = await opened.isCurrent()
     let isReady = false
     let hasFailed = false
     const ready = (async () => {
       if (isCurrent) {
         await reconcile(recoveryNeeds)
       } else {
-        const marker = toHex(random(16))
-        if (indexState.isCopy) {
+        if (isCopy) {
           log("folder_was_copied", {}, "warning")
           await dropTorn(recoveryNeeds)
         }
-        await indexState.open(marker)
-        await rebuildIndex(recoveryNeeds, {
-          signal: stopping.signal,
-          onProgress: () => undefined,
-        })
-        await embedded.setMarker(marker)
+        await opened.renew(() =>
+          rebuildIndex(recoveryNeeds, { signal: stopping.signal, onProgress: () => undefined }),
+        )
       }
-      await embedded.keepSpare()
+      await opened.keepSpare()
       isReady = true
       // A backup says by this when it was made.
       await unlessFull(watch.save())
@@ -246,7 +246,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       index,
       restoration,
       proxyProblem: () => counts.proxyProblem(),
-      indexKind: "embedded",
+      indexKind,
       indexState: () => (isReady ? "ready" : hasFailed ? "failed" : "rebuilding"),
       url: () => (bound === undefined ? "" : urlOf(bound, config)),
       connections: () => server.connections(),
@@ -277,10 +277,10 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
         log("sweep_paused", {}, "alarm")
         return
       }
-      await sweep({ blobs, chains, idle, deliveries, index: embedded, keys, log, random }, nowMs())
+      await sweep({ blobs, chains, idle, deliveries, index, keys, log, random }, nowMs())
       await logs.keepReserve()
       await folder.reserve.keep()
-      await embedded.keepSpare()
+      await opened.keepSpare()
       await watch.save()
       lastSweepMs = nowMs()
     }
@@ -312,8 +312,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
         await ready.catch(() => undefined)
         await chains.idle()
         await blobs.settle()
-        await embedded.close()
-        if (isReady) await indexState.closeCleanly()
+        await opened.close(isReady)
       } finally {
         await folder.release()
       }
@@ -371,7 +370,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       reconcile: () => reconcile(recoveryNeeds),
     }
   } catch (error) {
-    await index?.close()
+    await folderIndex?.close(false)
     await folder.release()
     throw error
   }
@@ -392,127 +391,4 @@ async function unlessFull(work: Promise<void>): Promise<void> {
 
 function writeToStderr(line: string): void {
   process.stderr.write(line)
-}
-
-// Which index belongs to this folder. The index is written without syncs, so it is believed only when
-// the machine has not restarted since, or when it was synced and closed before.
-
-interface IndexState {
-  /** "" when there is no index to believe. */
-  readonly marker: string
-  /** The folder was copied since a relay last worked in it, perhaps under a relay at work. */
-  readonly isCopy: boolean
-  /** Says that an index with this marker is being written. */
-  open(marker: string): Promise<void>
-  closeCleanly(): Promise<void>
-}
-
-async function openIndexState(
-  disk: Disk,
-  folder: DataFolder,
-  boot: () => string,
-): Promise<IndexState> {
-  const path = join(folder.path, "index-state")
-  let marker = ""
-
-  async function save(clean: boolean): Promise<void> {
-    const fresh = `${path}.new`
-    await unlessMissing(disk.unlink(fresh), undefined)
-    const place = { boot: boot(), ...(await identities()) }
-    await writeSyncedFile(disk, fresh, utf8(JSON.stringify({ marker, clean, ...place })))
-    await disk.rename(fresh, path)
-    await disk.syncFolder(folder.path)
-  }
-
-  /** "" for what is not there. */
-  async function identities(): Promise<{ readonly index: string; readonly folder: string }> {
-    const [index, version] = await Promise.all(
-      [join(folder.index, "data.mdb"), join(folder.path, "version")].map((name) =>
-        unlessMissing(disk.stat(name), undefined),
-      ),
-    )
-    return { index: index?.identity ?? "", folder: version?.identity ?? "" }
-  }
-
-  async function open(newMarker: string): Promise<void> {
-    marker = newMarker
-    try {
-      await folder.reserve.spendOn(() => save(false))
-    } catch (error) {
-      if (!isDiskFull(error)) throw error
-      // Recipients are served from a full disk as well. Without the file the next start rebuilds the
-      // index, which is all that the file could have saved it.
-      await unlessMissing(disk.unlink(path), undefined)
-      await disk.syncFolder(folder.path)
-    }
-  }
-
-  const bytes = await readSmallFile(disk, path, 1000)
-  const known = bytes === undefined ? undefined : parseIndexState(parseUtf8(bytes, "index-state"))
-  const here = await identities()
-  const isCopy =
-    known !== undefined &&
-    (known.folder !== here.folder || (here.index !== "" && known.index !== here.index))
-  const isSameBoot = known !== undefined && known.boot !== "" && known.boot === boot()
-  // A copy made while the index was being written may have pages of two moments.
-  if (known !== undefined && !isCopy && (known.clean || isSameBoot)) {
-    await open(known.marker)
-  } else {
-    await removeIndex(disk, folder.index)
-  }
-  return {
-    get marker() {
-      return marker
-    },
-    isCopy,
-    open,
-    async closeCleanly() {
-      for (const name of await disk.list(folder.index)) {
-        const file = await disk.open(join(folder.index, name), "read")
-        try {
-          await file.sync()
-        } finally {
-          await file.close()
-        }
-      }
-      await disk.syncFolder(folder.index)
-      try {
-        await folder.reserve.spendOn(() => save(true))
-      } catch (error) {
-        // Then the index counts as one that was not closed.
-        if (!isDiskFull(error)) throw error
-      }
-    },
-  }
-}
-
-/** Before it is opened: after a power cut its pages may be anything, which its library does not expect. */
-async function removeIndex(disk: Disk, path: string): Promise<void> {
-  for (const name of await unlessMissing(disk.list(path), [])) await disk.unlink(join(path, name))
-}
-
-interface KnownIndexState {
-  readonly marker: string
-  readonly boot: string
-  readonly clean: boolean
-  /** The identities of the index's file and of the folder's. */
-  readonly index: string
-  readonly folder: string
-}
-
-function parseIndexState(text: string): KnownIndexState | undefined {
-  let value: unknown
-  try {
-    value = JSON.parse(text)
-  } catch {
-    return undefined
-  }
-  if (typeof value !== "object" || value === null) return undefined
-  if (!("marker" in value) || typeof value.marker !== "string") return undefined
-  if (!("boot" in value) || typeof value.boot !== "string") return undefined
-  if (!("clean" in value) || typeof value.clean !== "boolean") return undefined
-  if (!("index" in value) || typeof value.index !== "string") return undefined
-  if (!("folder" in value) || typeof value.folder !== "string") return undefined
-  const { marker, boot, clean, index, folder } = value
-  return { marker, boot, clean, index, folder }
 }

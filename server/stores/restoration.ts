@@ -79,7 +79,7 @@ export async function declareRestored(
   }
 }
 
-/** The state of an index that belongs to another folder (relay.ts). */
+/** The state of an index that belongs to another folder (folder-index.ts). */
 const copiedIndexState = JSON.stringify({
   marker: "",
   clean: false,
