@@ -5,7 +5,7 @@ import path from "node:path"
 
 const folder = path.resolve("dist-test/test/shown")
 // What several of them use.
-const shared = ["figures.js", "counting-proxy.js", "terminal-picture.js"]
+const shared = ["figures.js", "filled-folder.js", "counting-proxy.js", "terminal-picture.js"]
 const names = readdirSync(folder)
   .filter((file) => file.endsWith(".js") && !shared.includes(file))
   .map((file) => file.slice(0, -3))
