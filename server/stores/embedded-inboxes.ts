@@ -16,6 +16,7 @@ import type {
   GoneEntry,
   InboxIndex,
   Quota,
+  RestoredEntry,
   WaitingEntry,
   WaitingEntryWithEnvelope,
 } from "./relay-index.js"
@@ -94,6 +95,24 @@ export function embeddedInboxes({ db, now, step }: Embedded): InboxIndex & Recla
     )
   }
 
+  /** The inbox with these entries put behind its own, visible; they are nobody's share any more. */
+  function extended(
+    inbox: InboxId,
+    state: StoredInbox,
+    entries: readonly RestoredEntry[],
+  ): StoredInbox {
+    let { seq, head, used, held } = state
+    for (const entry of entries) {
+      putEntry(inbox, entry)
+      if (entry.kind === "waiting") used = add(used, entry.sizeBytes)
+      held = takeShare(inbox, entry.id, held)
+      void db.accepting.remove([inbox, entry.id])
+      ;({ seq, head } = entry)
+    }
+    // What was listed before is not on disk: better to call nothing new than everything.
+    return { ...state, seq, head, visibleSeq: seq, visibleHead: head, listedSeq: seq, used, held }
+  }
+
   return {
     openInbox(inbox, bundle) {
       return step(() => {
@@ -135,35 +154,26 @@ export function embeddedInboxes({ db, now, step }: Embedded): InboxIndex & Recla
 
     restoreInbox(restored) {
       return step(() => {
-        const { inbox, bundle, entries } = restored
+        const { inbox, bundle, floorSeq, floorHead, entries } = restored
         dropEntries(inbox, 0, Infinity)
-        const state = emptyInbox(restored.floorSeq, restored.floorHead)
-        let { used } = state
-        for (const entry of entries) {
-          putEntry(inbox, entry)
-          if (entry.kind === "waiting") used = add(used, entry.sizeBytes)
-        }
-        const last = entries.at(-1)
-        const seq = last?.seq ?? restored.floorSeq
-        const head = last?.head ?? restored.floorHead
-        const held = heldBy(inbox)
         const before = db.inboxes.get(inbox)
+        const state = extended(inbox, emptyInbox(floorSeq, floorHead), entries)
         addToTally(db, {
           inboxes: before === undefined ? 1 : 0,
-          waiting: difference(used, before?.used ?? none),
+          waiting: difference(state.used, before?.used ?? none),
         })
         void db.bundles.put(inbox, bundle)
-        void db.inboxes.put(inbox, {
-          ...state,
-          seq,
-          head,
-          visibleSeq: seq,
-          visibleHead: head,
-          // What was listed before is not on disk: better to call nothing new than everything.
-          listedSeq: seq,
-          used,
-          held,
-        })
+        void db.inboxes.put(inbox, { ...state, held: heldBy(inbox) })
+      })
+    },
+
+    restoreEntries({ inbox, afterSeq, entries }) {
+      return step(() => {
+        const before = db.inboxes.get(inbox)
+        if (before?.seq !== afterSeq || before.visibleSeq !== afterSeq) return
+        const state = extended(inbox, before, entries)
+        addToTally(db, { waiting: difference(state.used, before.used) })
+        void db.inboxes.put(inbox, state)
       })
     },
 

@@ -9,7 +9,7 @@ import {
   snapshot,
   type StoredUpload,
 } from "./embedded-tables.js"
-import type { UploadIndex } from "./relay-index.js"
+import type { UploadClose, UploadIndex } from "./relay-index.js"
 
 const nowhere = -1
 
@@ -24,6 +24,12 @@ export function embeddedUploads({ db, now, step }: Embedded): UploadIndex & Recl
       addToTally(db, { openUploads: -1 })
       for (const key of snapshot(db.parts.getKeys(numbered(id)))) void db.parts.remove(key)
     }
+  }
+
+  function closeNow({ id, dueMs }: UploadClose): void {
+    dropUpload(id)
+    void db.uploads.put(id, { state: "closed", dueMs })
+    void db.due.put([dueMs, id], true)
   }
 
   return {
@@ -111,12 +117,12 @@ export function embeddedUploads({ db, now, step }: Embedded): UploadIndex & Recl
       return step(() => [...db.parts.getRange(numbered(id))].map(({ value }) => value))
     },
 
-    closeUpload({ id, dueMs }) {
-      return step(() => {
-        dropUpload(id)
-        void db.uploads.put(id, { state: "closed", dueMs })
-        void db.due.put([dueMs, id], true)
-      })
+    closeUpload(close) {
+      return step(() => closeNow(close))
+    },
+
+    closeUploads(closes) {
+      return step(() => closes.forEach(closeNow))
     },
 
     forgetUpload(id) {

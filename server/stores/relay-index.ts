@@ -32,6 +32,11 @@ export interface OpenUpload {
 export type UploadEntry =
   ({ readonly state: "open" } & OpenUpload) | { readonly state: "closed"; readonly dueMs: number }
 
+export interface UploadClose {
+  readonly id: DeliveryId
+  readonly dueMs: number
+}
+
 export interface PartEntry {
   readonly index: number
   readonly leaf: Uint8Array
@@ -117,9 +122,11 @@ export interface RestoredInbox {
   readonly bundle: Uint8Array
   readonly floorSeq: number
   readonly floorHead: Uint8Array
-  /** Every entry above the floor, in order. */
-  readonly entries: readonly (GoneEntry | WaitingEntryWithEnvelope)[]
+  /** The entries above the floor, in order: all, or as many as make a page. */
+  readonly entries: readonly RestoredEntry[]
 }
+
+export type RestoredEntry = GoneEntry | WaitingEntryWithEnvelope
 
 /** How much there is of everything, for whoever runs the relay. */
 export interface Tally {
@@ -170,7 +177,9 @@ export interface UploadIndex {
    * Ends an upload, known before or not: its parts are forgotten, and `due` names it from `dueMs` on.
    * Again with another `dueMs` moves only that.
    */
-  closeUpload(close: { readonly id: DeliveryId; readonly dueMs: number }): Promise<void>
+  closeUpload(close: UploadClose): Promise<void>
+  /** The same of many, each a step of its own: none depends on another. */
+  closeUploads(closes: readonly UploadClose[]): Promise<void>
   forgetUpload(id: DeliveryId): Promise<void>
   /** Uploads past their end and deliveries past theirs: hints for the sweep, which asks the disk. */
   due(limit: number): Promise<DeliveryId[]>
@@ -207,8 +216,20 @@ export interface InboxIndex {
   inboxes(): Promise<InboxId[]>
   /** Forgets an inbox and all that is in it. */
   removeInbox(inbox: InboxId): Promise<void>
-  /** Replaces what is known of an inbox. */
+  /**
+   * Replaces what is known of an inbox, but for what is reserved in it. The entries are visible at once,
+   * and each takes the place of its upload's share and of its acceptance.
+   */
   restoreInbox(restored: RestoredInbox): Promise<void>
+  /**
+   * More entries of the same kind, waiting or gone, if the chain stands at `afterSeq` and is visible that
+   * far; else nothing happens.
+   */
+  restoreEntries(more: {
+    readonly inbox: InboxId
+    readonly afterSeq: number
+    readonly entries: readonly RestoredEntry[]
+  }): Promise<void>
 
   /** Reserves a share of the inbox's quota for an upload, in the manner of `reserveRoom`. */
   reserveShare(reservation: {

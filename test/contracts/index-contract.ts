@@ -4,6 +4,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest"
 import { chainHead, emptyChainHead, gridLength, sha256, utf8 } from "../../protocol/index.js"
 import { type DeliveryId, deliveryIdOf, type InboxId, inboxIdOf } from "../../server/ids.js"
 import type {
+  GoneEntry,
   OpenUpload,
   RelayIndex,
   WaitingEntryWithEnvelope,
@@ -41,6 +42,14 @@ function upload(name: string, change: Partial<OpenUpload> = {}): OpenUpload {
     expiresMs: startMs + minuteMs,
     ...change,
   }
+}
+
+function goneEntry(
+  name: string,
+  place: { readonly seq: number; readonly head: Uint8Array },
+): GoneEntry {
+  const { sizeBytes: _s, stamp: _t, header: _h, envelope: _e, ...rest } = waitingEntry(name, place)
+  return { ...rest, kind: "gone", reason: "taken" }
 }
 
 function waitingEntry(
@@ -209,6 +218,17 @@ export function describeIndex(
         expect(await index.parts(id)).toEqual([])
         await index.forgetUpload(id)
         expect(await index.upload(id)).toBeUndefined()
+      })
+
+      it("closes many at once as it closes one", async () => {
+        await index.startUpload(upload("one"))
+        const closes = ["one", "two"].map((name) => ({ id: delivery(name), dueMs: startMs + 5 }))
+        for (const _ of [1, 2]) await index.closeUploads(closes)
+        for (const { id, dueMs } of closes) {
+          expect(await index.upload(id)).toEqual({ state: "closed", dueMs })
+        }
+        expect((await index.tally()).openUploads).toBe(0)
+        await index.closeUploads([])
       })
 
       it("names what is due, and the latest time counts", async () => {
@@ -546,15 +566,14 @@ export function describeIndex(
       it("takes an inbox back as the blob store has it", async () => {
         await index.openInbox(alice, bytesOf("bundle"))
         await appendVisible(index, alice, "lost")
-        const one = waitingEntry("one", { seq: 5, head: bytesOf("floor") })
-        const { sizeBytes: _s, stamp: _t, header: _h, envelope: _e, ...place } = one
+        const one = goneEntry("one", { seq: 5, head: bytesOf("floor") })
         const two = waitingEntry("two", { seq: 6, head: one.head })
         await index.restoreInbox({
           inbox: alice,
           bundle: bytesOf("bundle"),
           floorSeq: 4,
           floorHead: bytesOf("floor"),
-          entries: [{ ...place, kind: "gone", reason: "taken" }, two],
+          entries: [one, two],
         })
         const listing = await list(0, 10, true)
         expect(listing?.chain).toMatchObject({ seq: 6, visibleSeq: 6, floorSeq: 4 })
@@ -564,6 +583,62 @@ export function describeIndex(
         ])
         expect(listing?.used).toEqual({ bytes: 100, deliveries: 1 })
         expect(await index.entryById({ inbox: alice, id: delivery("lost") })).toBeUndefined()
+      })
+
+      it("takes an inbox back page by page, each page once and in its order", async () => {
+        const floorHead = emptyChainHead()
+        const one = waitingEntry("one", { seq: 1, head: floorHead })
+        const two = goneEntry("two", { seq: 2, head: one.head })
+        const three = waitingEntry("three", { seq: 3, head: two.head })
+        const begin = { inbox: alice, bundle: bytesOf("bundle"), floorSeq: 0, floorHead }
+        await index.restoreInbox({ ...begin, entries: [one] })
+        await index.restoreEntries({ inbox: alice, afterSeq: 2, entries: [three] })
+        expect((await list())?.chain).toMatchObject({ seq: 1, visibleSeq: 1 })
+        for (const _ of [1, 2]) {
+          await index.restoreEntries({
+            inbox: alice,
+            afterSeq: 1,
+            entries: [two, three],
+          })
+        }
+        const listing = await list(0, 10, true)
+        expect(listing?.chain).toMatchObject({ seq: 3, visibleSeq: 3 })
+        expect(Buffer.from(three.head).equals(listing?.chain.visibleHead ?? bytesOf(""))).toBe(true)
+        expect(listing?.entries).toMatchObject([
+          { seq: 1, kind: "waiting" },
+          { seq: 2, kind: "gone", reason: "taken" },
+          { seq: 3, kind: "waiting" },
+        ])
+        expect(listing?.used).toEqual({ bytes: 200, deliveries: 2 })
+        expect((await index.tally()).waiting).toEqual(listing?.used)
+        expect(await append(index, alice, "four")).toBe(4)
+      })
+
+      it("gives up shares and acceptances of what it takes back, and keeps the others", async () => {
+        await index.openInbox(alice, bytesOf("bundle"))
+        const quota = { bytes: 30, deliveries: 9 }
+        const untilMs = startMs + minuteMs
+        const reserve = (name: string) =>
+          index.reserveShare({ inbox: alice, id: delivery(name), bytes: 10, quota, untilMs })
+        for (const name of ["one", "two", "three"]) {
+          expect(await reserve(name)).toBe("reserved")
+          await index.beginAccepting({ inbox: alice, id: delivery(name), acceptedMs: startMs })
+        }
+        const floorHead = emptyChainHead()
+        const one = goneEntry("one", { seq: 1, head: floorHead })
+        const begin = { inbox: alice, bundle: bytesOf("bundle"), floorSeq: 0, floorHead }
+        await index.restoreInbox({ ...begin, entries: [one] })
+        await index.restoreEntries({
+          inbox: alice,
+          afterSeq: 1,
+          entries: [goneEntry("two", { seq: 2, head: one.head })],
+        })
+        expect(await index.accepting(alice)).toEqual([
+          { id: delivery("three"), acceptedMs: startMs },
+        ])
+        // Of thirty bytes only the third one's ten are held.
+        for (const name of ["four", "five"]) expect(await reserve(name)).toBe("reserved")
+        expect(await reserve("six")).toBe("full")
       })
     })
 
