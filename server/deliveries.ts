@@ -176,12 +176,17 @@ export function createDeliveries(needs: DeliveriesNeeds): Deliveries {
     return index.entryByContent({ inbox, headerHash: headerHash(commit.header), envelopeHash })
   }
 
-  async function states(commit: Commit): Promise<RecipientState[]> {
+  /** What is known of an entry the chain has forgotten is what was noted at its end. */
+  async function states(
+    commit: Commit,
+    noted: readonly RecipientState[] = [],
+  ): Promise<RecipientState[]> {
     return Promise.all(
       commit.links.map(async (_, slot) => {
         const entry = await entryOf(commit, slot)
         if (entry?.kind === "gone") return entry.reason
-        return commit.expiresMs <= nowMs() ? "expired" : "waiting"
+        if (entry === undefined && noted[slot] !== undefined) return noted[slot]
+        return (entry ?? commit).expiresMs <= nowMs() ? "expired" : "waiting"
       }),
     )
   }
@@ -196,7 +201,9 @@ export function createDeliveries(needs: DeliveriesNeeds): Deliveries {
     // An inbox without an entry for this delivery had the same content before it, or is to get it yet.
     const known = await Promise.all(commit.links.map((_, slot) => entryOf(commit, slot)))
     if (known.includes(undefined)) return
-    const forgetMs = commit.expiresMs + rememberMs
+    // Of a second copy, what is said later is what the chain says of the first.
+    const expiresMs = Math.min(...known.map((entry) => (entry ?? commit).expiresMs))
+    const forgetMs = expiresMs + rememberMs
     await blobs.end({ commit, states: await states(commit), forgetMs })
     await index.closeUpload({ id, dueMs: forgetMs })
   }
@@ -259,7 +266,7 @@ export function createDeliveries(needs: DeliveriesNeeds): Deliveries {
       if (commit === undefined || !equalBytes(commit.deleteHash, sha256(capability))) {
         throw new RelayRefusal("not_found")
       }
-      const current = ended?.states ?? (await states(commit))
+      const current = await states(commit, ended?.states)
       return {
         id,
         acceptedMs: commit.acceptedMs,

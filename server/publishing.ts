@@ -3,6 +3,7 @@ import { encodeReceipt, type FinishReply, headerHash } from "../protocol/index.j
 import type { Chains } from "./chains.js"
 import { addressOf, type InboxId, inboxIdBytesOf } from "./ids.js"
 import type { BlobStore, Commit } from "./stores/blob-store.js"
+import type { ChainPlace, RelayIndex } from "./stores/relay-index.js"
 import type { RelayKeys } from "./stores/relay-keys.js"
 
 export interface Publishing {
@@ -10,17 +11,18 @@ export interface Publishing {
   publish(commit: Commit): Promise<FinishReply>
   /** The same, of a commit that was made durable just now. */
   publishSynced(commit: Commit): Promise<FinishReply>
-  /** The receipts of a delivery that has ended: what they say is all in its record. */
-  receiptsOf(commit: Commit): FinishReply
+  /** The receipts of a delivery that has ended. */
+  receiptsOf(commit: Commit): Promise<FinishReply>
 }
 
 export interface PublishingNeeds {
+  readonly index: Pick<RelayIndex, "entryByContent">
   readonly blobs: BlobStore
   readonly chains: Chains
   readonly keys: RelayKeys
 }
 
-export function createPublishing({ blobs, chains, keys }: PublishingNeeds): Publishing {
+export function createPublishing({ index, blobs, chains, keys }: PublishingNeeds): Publishing {
   async function publishSynced(commit: Commit): Promise<FinishReply> {
     const links = await blobs.readLinks(commit)
     const places = await Promise.all(
@@ -30,20 +32,22 @@ export function createPublishing({ blobs, chains, keys }: PublishingNeeds): Publ
         return chains.publish(inbox, { commit, slot, envelope })
       }),
     )
+    return replyOf(commit, places)
+  }
+
+  /** Each receipt says what stands in the inbox's chain: of two copies of one content, the first. */
+  function replyOf(
+    { id, header, links }: Commit,
+    places: readonly Pick<ChainPlace, "acceptedMs" | "expiresMs">[],
+  ): FinishReply {
     return {
-      id: commit.id,
-      receipts: commit.links.map(({ inbox, envelopeHash }, slot) => {
-        const { acceptedMs, expiresMs } = places[slot] ?? commit
-        return {
-          address: addressOf(inbox),
-          receipt: receiptFor({
-            inbox,
-            envelopeHash,
-            acceptedMs,
-            expiresMs,
-            header: commit.header,
-          }),
-        }
+      id,
+      receipts: links.map(({ inbox, envelopeHash }, slot) => {
+        const place = places[slot]
+        if (place === undefined) throw new RangeError("a place for each link")
+        const { acceptedMs, expiresMs } = place
+        const said = { inbox, header, envelopeHash, acceptedMs, expiresMs }
+        return { address: addressOf(inbox), receipt: receiptFor(said) }
       }),
     }
   }
@@ -66,14 +70,15 @@ export function createPublishing({ blobs, chains, keys }: PublishingNeeds): Publ
     })
   }
 
-  function receiptsOf(commit: Commit): FinishReply {
-    return {
-      id: commit.id,
-      receipts: commit.links.map((link) => ({
-        address: addressOf(link.inbox),
-        receipt: receiptFor({ ...commit, ...link }),
-      })),
-    }
+  async function receiptsOf(commit: Commit): Promise<FinishReply> {
+    const header = headerHash(commit.header)
+    const places = await Promise.all(
+      commit.links.map(async ({ inbox, envelopeHash }) => {
+        const content = { inbox, headerHash: header, envelopeHash }
+        return (await index.entryByContent(content)) ?? commit
+      }),
+    )
+    return replyOf(commit, places)
   }
 
   return {

@@ -9,9 +9,7 @@ import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
 import path from "node:path"
 import { text as readAll } from "node:stream/consumers"
-import { fileURLToPath } from "node:url"
-
-const program = fileURLToPath(new URL("../../dist/client/main.cjs", import.meta.url))
+import { program } from "../../bench/processes.js"
 
 export interface Ended {
   readonly code: number | null

@@ -9,6 +9,7 @@ import {
   parseReceipt,
   parseRelayInfo,
   parseStamp,
+  parseStatusReply,
   parseUploadState,
   random,
   toHex,
@@ -110,6 +111,40 @@ describe("finishing", () => {
     const page = await client.list(session)
     expect(page.entries).toMatchObject([{ id: first.id }])
     expect(page.used.deliveries).toBe(1)
+  })
+
+  it("answers the first receipt also when the second copy has been cleared away", async () => {
+    const { client } = under
+    const delivery = makeDelivery([alice, bob])
+    const first = await client.send(delivery)
+    clock.advance(5000)
+    const second = await client.send(delivery)
+    await under.relay.reconcile()
+    const again = await client.postFinish(second, delivery.finish).expect(200)
+    expect(parseFinishReply(again.body)).toEqual({ ...first.reply, id: second.id })
+    // For as long as the first is in the chain, and no longer.
+    clock.advance(44 * dayMs - 6000)
+    await under.relay.sweep()
+    const late = await client.postFinish(second, delivery.finish).expect(200)
+    expect(parseFinishReply(late.body)).toEqual({ ...first.reply, id: second.id })
+    clock.advance(2000)
+    await under.relay.sweep()
+    expect((await client.postFinish(second, delivery.finish)).status).toBe(401)
+  })
+
+  it("tells the sender of a second copy what becomes of the first", async () => {
+    const { client } = under
+    const delivery = makeDelivery([alice, bob])
+    const first = await client.send(delivery)
+    const second = await client.send(delivery)
+    await under.relay.reconcile()
+    await client.delete(`/v1/deliveries/${first.id}`, await client.login(alice)).expect(204)
+    const path = `/v1/deliveries/${second.id}/status`
+    const reply = await client.get(path, encodeBearer(second.deleteCap)).expect(200)
+    expect(parseStatusReply(reply.body).recipients.map(({ state }) => state)).toEqual([
+      "taken",
+      "waiting",
+    ])
   })
 
   it("takes another envelope over a known header as a delivery of its own", async () => {

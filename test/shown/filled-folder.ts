@@ -71,7 +71,7 @@ export async function fillFolder(wanted: {
       random: systemRandomness,
       counts,
     })
-    const publishing = createPublishing({ blobs, chains, keys })
+    const publishing = createPublishing({ index, blobs, chains, keys })
     const inboxes = Array.from({ length: Math.ceil(wanted.deliveries / wanted.perInbox) }, () =>
       inboxIdOf(random(20)),
     )
