@@ -95,7 +95,8 @@ async function makeFolders(disk: Disk, path: string): Promise<void> {
 async function refuseOthersFiles(disk: Disk, path: string): Promise<void> {
   const names = await disk.list(path)
   if (names.includes("version") && names.includes("keys")) return
-  if (names.every((name) => ["version", "lost+found"].includes(name) || isLockFile(name))) return
+  const own = ["version", "version.new", "lost+found"]
+  if (names.every((name) => own.includes(name) || isLockFile(name))) return
   throw new DataFolderError(
     `${path} holds other files and is no relay's data folder; name an empty or new one with --data`,
   )
@@ -113,7 +114,11 @@ async function checkVersion(disk: Disk, path: string): Promise<void> {
   const file = join(path, "version")
   const bytes = await readSmallFile(disk, file, 100)
   if (bytes === undefined) {
-    await writeSyncedFile(disk, file, utf8(`${layoutVersion}\n`))
+    // Under its name only when it is whole: an empty one would be some other version's.
+    const fresh = `${file}.new`
+    await unlessMissing(disk.unlink(fresh), undefined)
+    await writeSyncedFile(disk, fresh, utf8(`${layoutVersion}\n`))
+    await disk.rename(fresh, file)
     return
   }
   const text = parseUtf8(bytes, "version").trim()

@@ -11,7 +11,7 @@ import { Draws } from "../fuzz/random.js"
 import { type Running, Workshop } from "../program/processes.js"
 import { Caller, isRefusal } from "./caller.js"
 import { broken } from "./inbox-memory.js"
-import { Load, type Phase } from "./load.js"
+import { Load, type Phase } from "./kill-load.js"
 
 export interface KillsOptions {
   readonly seed: number

@@ -1,658 +1,309 @@
-/**
- * A mixed load on one relay, and what it was promised on the way. Every answer is written down; `check`
- * holds a relay that came back against all of it. What was asked for without an answer may have
- * happened or not, but not in part.
- */
+// A mixed load on one relay: several people and senders at once, each doing what is drawn from the seed,
+// and a ledger of what the relay promised them.
 import {
-  concatBytes,
-  createIdentity,
-  envelopeHash,
-  equalBytes,
-  type FinishReply,
-  headerHash,
+  encodeBearer,
+  encodeRegisterRequest,
+  encodeSessionRequest,
+  encodeStartUpload,
+  gridCount,
   type Identity,
-  identityFromKeys,
-  parseReceipt,
-  random,
-  RelayRefusal,
+  type InboxPage,
+  parseChallenge,
+  parseFinishReply,
+  parseHead,
+  parseInboxPage,
+  parseSessionReply,
+  parseStartUploadReply,
+  proveLogin,
+  sha256,
   toHex,
-  verifyReceipt,
 } from "../../protocol/index.js"
-import { RelayUnreachable } from "../../client/errors.js"
 import type { Draws } from "../fuzz/random.js"
-import { leavesOf, makeDelivery, partOf, type TestDelivery } from "../server/test-delivery.js"
-import { type Caller, isRefusal, type UploadAccess } from "./caller.js"
-import { broken, InboxMemory, pairFor } from "./inbox-memory.js"
+import { makeDelivery, origin, partOf } from "../server/relay-under-test.js"
+import type { Deed, Ledger, Owner, Sending } from "./ledger.js"
+import type { Subject } from "./subject.js"
+import { jsonOf, type Reply } from "./wire.js"
 
-/** What was asked for may have happened; what was answered has. */
-type Asked = "no" | "asked" | "done"
+const minuteMs = 60_000
+const dayMs = 1440 * minuteMs
 
-/** The request that is about to go on the wire: where a kill may wish to strike. */
-export const phases = [
-  "register",
-  "start",
-  "extend",
-  "part",
-  "finish",
-  "give up",
-  "discard",
-  "revoke",
-  "fetch",
-  "list",
-  "close session",
-] as const
-export type Phase = (typeof phases)[number]
+/** Speaks to one relay and writes down what it says. */
+export class Party {
+  readonly #subject: Subject
+  readonly #ledger: Ledger
 
-/** One sending, as its sender and its recipients remember it. */
-interface Sending {
-  readonly delivery: TestDelivery
-  readonly leaves: readonly Uint8Array[]
-  readonly deleteCap: Uint8Array
-  readonly idempotencyKey: string
-  readonly firstReserve: number
-  /** The same content by way of another upload: it takes no place of its own. */
-  readonly twinOf: Sending | undefined
-  access: UploadAccess | undefined
-  reservedBytes: number
-  readonly storedParts: Set<number>
-  finish: Asked
-  gaveUp: Asked
-  revoked: Asked
-  /** By address. */
-  readonly taken: Map<string, Asked>
-  /** By address, once there was an answer. */
-  receipts: ReadonlyMap<string, Uint8Array> | undefined
-  /** Every byte of it was read since the relay last came back with something new about it. */
-  wasRead: boolean
-}
-
-interface Sender {
-  readonly draws: Draws
-  current: Sending | undefined
-}
-
-interface Inbox {
-  readonly owner: Identity
-  readonly memory: InboxMemory
-}
-
-/** As many take part; each registration makes one more inbox to list at every check. */
-const mostInboxes = 6
-const firstInboxes = 3
-const senders = 3
-const recipients = 2
-/** A relay that finishes this upload already says so at once. */
-const busyTries = 40
-const busyPauseMs = 25
-const pollSeconds = 2
-
-export class Load {
-  readonly #sendings: Sending[] = []
-  readonly #inboxes: Inbox[] = []
-  readonly #senders: readonly Sender[]
-  readonly #recipients: readonly Draws[]
-  readonly #odd: Draws
-  readonly #checking: Draws
-  readonly #rsaPkcs8: Uint8Array
-  readonly #onPhase: (phase: Phase) => void
-  /** Asked for, without an answer. */
-  #registering: Identity | undefined
-  readonly #endedSessions: { readonly token: Uint8Array; readonly owner: Identity }[] = []
-  readonly counts: Record<string, number> = {}
-
-  private constructor(
-    draws: (name: string) => Draws,
-    rsaPkcs8: Uint8Array,
-    onPhase: (phase: Phase) => void,
-  ) {
-    this.#rsaPkcs8 = rsaPkcs8
-    this.#onPhase = onPhase
-    this.#senders = Array.from({ length: senders }, (_, at) => ({
-      draws: draws(`sender ${at}`),
-      current: undefined,
-    }))
-    this.#recipients = Array.from({ length: recipients }, (_, at) => draws(`recipient ${at}`))
-    this.#odd = draws("odd")
-    this.#checking = draws("checking")
+  constructor(subject: Subject, ledger: Ledger) {
+    this.#subject = subject
+    this.#ledger = ledger
   }
 
-  /** `draws` gives each client its own. */
-  static async make(
-    draws: (name: string) => Draws,
-    onPhase: (phase: Phase) => void,
-  ): Promise<Load> {
-    return new Load(draws, await sharedRsaKey(), onPhase)
+  deed(): Deed {
+    return { askedAt: this.#subject.changes, doneAt: undefined }
   }
 
-  /** Goes on until the relay is gone. Throws BrokenPromise. */
-  async run(caller: Caller, isOver: () => boolean): Promise<void> {
-    while (this.#inboxes.length < firstInboxes) await this.#register(caller)
-    const clients = [
-      ...this.#senders.map((sender) => () => this.#send(caller, sender)),
-      ...this.#recipients.map((draws) => () => this.#receive(caller, draws)),
-      () => this.#doOddThings(caller),
-    ]
-    const outcomes = await Promise.allSettled(
-      clients.map(async (step) => {
-        while (!isOver()) await step()
-      }),
-    )
-    for (const outcome of outcomes) {
-      if (outcome.status === "fulfilled") continue
-      const error: unknown = outcome.reason
-      if (!isOver() || !(error instanceof RelayUnreachable)) throw error
+  /** Notes whether it was done. Anything but the statuses named is a surprise. */
+  #settle(deed: Deed | undefined, reply: Reply, what: string, ...statuses: number[]): boolean {
+    const isDone = reply.status >= 200 && reply.status < 300
+    if (isDone && deed !== undefined) deed.doneAt = reply.at
+    if (!isDone && !statuses.includes(reply.status)) {
+      const text = new TextDecoder().decode(reply.bytes).slice(0, 200)
+      this.#ledger.surprises.push(`${what} was answered with ${reply.status} ${text}`)
     }
+    return isDone
   }
 
-  // What senders do
-
-  #newSending(draws: Draws): Sending {
-    const twin = draws.chance(0.08)
-      ? this.#sendings.findLast(({ twinOf, receipts }) => twinOf === undefined && receipts)
-      : undefined
-    const to = this.#inboxes
-      .map(({ owner }) => ({ owner, at: draws.u32() }))
-      .toSorted((a, b) => a.at - b.at)
-      .slice(0, draws.pick([1, 1, 1, 2, 3]))
-      .map(({ owner }) => owner)
-    const bodyLength = draws.pick([16_384, 16_384, 40_000, 131_072, 131_073, 700_000, 1_300_000])
-    const delivery = twin?.delivery ?? makeDelivery(to, { bodyLength })
-    const wholeBytes = delivery.body.length
-    return {
-      delivery,
-      leaves: leavesOf(delivery.body),
-      deleteCap: random(32),
-      idempotencyKey: toHex(random(16)),
-      firstReserve: draws.chance(0.3) ? Math.ceil(wholeBytes / 2) : wholeBytes,
-      twinOf: twin,
-      access: undefined,
-      reservedBytes: 0,
-      storedParts: new Set(),
-      finish: "no",
-      gaveUp: "no",
-      revoked: "no",
-      taken: new Map(),
-      receipts: undefined,
-      wasRead: false,
-    }
+  async #proof(identity: Identity): Promise<ReturnType<typeof proveLogin>> {
+    const reply = await this.#subject.wire.ask("POST", "/v1/sessions/challenge")
+    if (!this.#settle(undefined, reply, "a challenge")) throw new Error("no challenge")
+    return proveLogin({ identity, origin, challenge: parseChallenge(jsonOf(reply)) })
   }
 
-  async #send(caller: Caller, sender: Sender): Promise<void> {
-    const { draws } = sender
-    if (sender.current === undefined) {
-      sender.current = this.#newSending(draws)
-      this.#sendings.push(sender.current)
-    }
-    const sending = sender.current
-    const access = await this.#start(caller, sending, draws)
-    const goesOn =
-      sending.gaveUp === "no" &&
-      (sending.finish !== "no" || !draws.chance(0.06)) &&
-      (await this.#upload(caller, sending, access, draws))
-    if (!goesOn) {
-      await this.#giveUp(caller, sending, access)
-      sender.current = undefined
-      return
-    }
-    const isFinished = await this.#finish(caller, sending, access, draws)
-    if (!isFinished) return
-    sender.current = undefined
-    if (sending.twinOf !== undefined) return
-    if (draws.chance(0.2)) await this.#finish(caller, sending, access, draws)
-    if (draws.chance(0.15)) {
-      sending.revoked = "asked"
-      this.#phase("revoke")
-      await caller.revoke(access.id, sending.deleteCap)
-      sending.revoked = "done"
-      this.#count("revocations")
-    }
-    if (draws.chance(0.2)) await this.#checkStatus(caller, sending)
+  async register(owner: Owner): Promise<boolean> {
+    const { address, bytes } = owner.identity.bundle
+    const closing = owner.closings.at(-1)
+    const deed = this.deed()
+    if (owner.registered === undefined) owner.registered = deed
+    else if (closing !== undefined) closing.reopened ??= deed
+    const { fields } = await this.#proof(owner.identity)
+    const json = encodeRegisterRequest({ bundle: bytes, proof: fields })
+    const reply = await this.#subject.wire.ask("PUT", `/v1/inboxes/${address}`, { json })
+    return this.#settle(deed, reply, "a registration")
   }
 
-  async #start(caller: Caller, sending: Sending, draws: Draws): Promise<UploadAccess> {
-    if (sending.access !== undefined && !draws.chance(0.2)) return sending.access
-    const { delivery, idempotencyKey, deleteCap, firstReserve: reserveBytes } = sending
-    const recipientsOf = delivery.recipients
-    this.#phase("start")
-    try {
-      const started = await caller.start({
-        idempotencyKey,
-        deleteCap,
-        recipients: recipientsOf,
-        reserveBytes,
-      })
-      const { id, token } = started
-      const known = sending.access
-      if (known && (known.id !== id || !equalBytes(known.token, token))) {
-        broken("a start that was repeated gave another upload")
-      }
-      sending.access = { id, token }
-      sending.reservedBytes = Math.max(sending.reservedBytes, started.reservedBytes)
-      this.#count("starts")
-      return sending.access
-    } catch (error) {
-      // After it was given up the id stays used.
-      if (sending.access !== undefined && sending.gaveUp !== "no" && error instanceof RelayRefusal)
-        return sending.access
-      throw error
-    }
+  async login(owner: Owner): Promise<string> {
+    const attempt = await this.#proof(owner.identity)
+    const { address } = owner.identity.bundle
+    const json = encodeSessionRequest({ address, proof: attempt.fields })
+    const reply = await this.#subject.wire.ask("POST", "/v1/sessions", { json })
+    if (!this.#settle(undefined, reply, "a login", 401)) throw new Error("no session")
+    const session = parseSessionReply(jsonOf(reply))
+    const authorization = encodeBearer(attempt.finish(session))
+    owner.sessions.push({ at: reply.at, authorization, untilMs: session.expiresMs })
+    return authorization
   }
 
-  /** False when the relay knows the upload no longer, as it must not unless it was given up. */
-  async #upload(
-    caller: Caller,
-    sending: Sending,
-    access: UploadAccess,
-    draws: Draws,
-  ): Promise<boolean> {
-    const state = await caller.state(access)
-    checkState(sending, state)
-    if (state.state === "final") return true
-    const { delivery, leaves } = sending
-    const { body } = delivery
-    if (sending.reservedBytes < body.length) {
-      this.#phase("extend")
-      sending.reservedBytes = (await caller.extend(access, body.length)).reservedBytes
-      this.#count("extensions")
-    }
-    const there = new Set(state.runs.flatMap((run) => indexesOf(run)))
-    const missing = leaves.map((_, at) => at).filter((at) => !there.has(at))
-    if (missing.length > 0 && draws.chance(0.1)) {
-      await this.#finishTooEarly(caller, sending, access, missing)
-    }
-    for (let at = 0; at < missing.length;) {
-      const first = missing[at] ?? 0
-      let count = 1
-      const most = draws.between(1, 4)
-      while (count < most && missing[at + count] === first + count) count += 1
-      at += count
-      const parts = Array.from({ length: count }, (_, more) => partOf(body, first + more))
-      const bytes = concatBytes(...parts)
-      const wanted = concatBytes(...leaves.slice(first, first + count))
-      const times = draws.chance(0.15) ? 3 : 1
-      this.#phase("part")
-      const puts = Array.from({ length: times }, () => caller.putParts(access, first, bytes))
-      for (const put of await Promise.allSettled(puts)) {
-        if (put.status === "rejected") throw put.reason
-        if (!equalBytes(put.value, wanted)) broken("a part was stored under another leaf")
-      }
-      for (let more = 0; more < count; more++) sending.storedParts.add(first + more)
-      this.#count("parts", count)
-      if (draws.chance(0.1)) await this.#putDifferent(caller, access, first, parts[0])
+  async #session(owner: Owner): Promise<string> {
+    const known = owner.sessions.at(-1)
+    const isGood = known !== undefined && known.untilMs > this.#subject.clock.wallMs()
+    return isGood ? known.authorization : this.login(owner)
+  }
+
+  async list(owner: Owner): Promise<InboxPage> {
+    const authorization = await this.#session(owner)
+    const query = "/v1/inbox?limit=1000&envelopes=1"
+    const reply = await this.#subject.wire.ask("GET", query, { authorization })
+    if (!this.#settle(undefined, reply, "a listing")) throw new Error("no listing")
+    const page = parseInboxPage(jsonOf(reply))
+    const { seq, head, asOfMs, floorSeq } = parseHead(page.head)
+    owner.heads.push({ at: reply.at, seq, head: toHex(head), asOfMs, floorSeq })
+    return page
+  }
+
+  async start(sending: Sending): Promise<boolean> {
+    const { delivery, deleteCap, idempotencyKey, started } = sending
+    const json = encodeStartUpload({
+      recipients: delivery.recipients.map(({ bundle }) => bundle.address),
+      reserveBytes: delivery.body.length,
+      deleteHash: sha256(deleteCap),
+    })
+    const headers = { "idempotency-key": idempotencyKey }
+    const reply = await this.#subject.wire.ask("POST", "/v1/uploads", { json, headers })
+    if (!this.#settle(started, reply, "a start", 404)) return false
+    const { id, token, expiresMs } = parseStartUploadReply(jsonOf(reply))
+    Object.assign(sending, { id, token, expiresMs })
+    return true
+  }
+
+  async extend(sending: Sending): Promise<void> {
+    const reply = await this.#subject.wire.ask("POST", `/v1/uploads/${sending.id}/extend`, {
+      authorization: encodeBearer(sending.token),
+      json: { reserve_bytes: sending.delivery.body.length },
+    })
+    this.#settle(undefined, reply, "an extension", 401, 409, 410)
+  }
+
+  async part(sending: Sending, index: number, bytes?: Uint8Array): Promise<number> {
+    const reply = await this.#subject.wire.ask("PUT", `/v1/uploads/${sending.id}/parts/${index}`, {
+      authorization: encodeBearer(sending.token),
+      bytes: bytes ?? partOf(sending.delivery.body, index),
+    })
+    this.#settle(undefined, reply, "a part", 401, 409, 410)
+    return reply.status
+  }
+
+  async parts(sending: Sending): Promise<boolean> {
+    for (let at = 0; at < gridCount(sending.delivery.body.length); at++) {
+      if ((await this.part(sending, at)) !== 200) return false
     }
     return true
   }
 
-  async #putDifferent(
-    caller: Caller,
-    access: UploadAccess,
-    first: number,
-    part: Uint8Array | undefined,
-  ): Promise<void> {
-    const bytes = new Uint8Array(part ?? [])
-    bytes[0] = (bytes[0] ?? 0) ^ 1
-    await refused(caller.putParts(access, first, bytes), "part_differs")
-    this.#count("refused parts")
-  }
-
-  async #finishTooEarly(
-    caller: Caller,
-    { delivery }: Sending,
-    access: UploadAccess,
-    missing: readonly number[],
-  ): Promise<void> {
-    const refusal = await refused(caller.finish(access, delivery.finish), "parts_missing", "busy")
-    if (refusal.code === "busy") return
-    if (String(refusal.extras.missing) !== String(missing)) {
-      broken(`missing are ${String(missing)}, said to be ${String(refusal.extras.missing)}`)
-    }
-  }
-
-  async #finish(
-    caller: Caller,
-    sending: Sending,
-    access: UploadAccess,
-    draws: Draws,
-  ): Promise<boolean> {
-    const { finish } = sending.delivery
-    if (sending.finish === "no") sending.finish = "asked"
-    const times = draws.chance(0.15) ? 2 : 1
-    for (let tries = 0; tries < busyTries; tries++) {
-      this.#phase("finish")
-      const attempts = await Promise.allSettled(
-        Array.from({ length: times }, () => caller.finish(access, finish)),
-      )
-      let isDone = false
-      for (const attempt of attempts) {
-        if (attempt.status === "fulfilled") {
-          this.#keepReceipts(caller, sending, attempt.value)
-          isDone = true
-        } else if (!isRefusal(attempt.reason, "busy")) throw attempt.reason
-      }
-      if (isDone) return true
-      await new Promise((resolve) => setTimeout(resolve, busyPauseMs))
-    }
-    // Somebody who was killed holds it for a minute: an index that others share.
-    return false
-  }
-
-  #keepReceipts(caller: Caller, sending: Sending, { id, receipts }: FinishReply): void {
-    const { delivery, access, twinOf } = sending
-    if (id !== access?.id) broken("a finish was answered for another upload")
-    const given = new Map(receipts.map(({ address, receipt }) => [address, receipt]))
-    for (const [at, { bundle }] of delivery.recipients.entries()) {
-      const bytes = given.get(bundle.address)
-      if (bytes === undefined) broken("a recipient without a receipt")
-      if (!verifyReceipt(bytes, caller.relay.info.signingKey)) broken("a receipt is not signed")
-      const receipt = parseReceipt(bytes)
-      const isRight =
-        equalBytes(receipt.inboxId, bundle.inboxId) &&
-        equalBytes(receipt.headerHash, headerHash(delivery.header)) &&
-        equalBytes(receipt.envelopeHash, envelopeHash(delivery.envelopes[at] ?? new Uint8Array()))
-      if (!isRight) broken("a receipt names something else")
-      const known = (twinOf ?? sending).receipts?.get(bundle.address)
-      if (known !== undefined && !equalBytes(known, bytes)) {
-        broken("finishing again gave another receipt")
-      }
-    }
-    if (sending.receipts === undefined) this.#count("receipts", given.size)
-    sending.receipts ??= given
-    sending.finish = "done"
-  }
-
-  async #giveUp(caller: Caller, sending: Sending, access: UploadAccess): Promise<void> {
-    const wasAsked = sending.gaveUp !== "no"
-    sending.gaveUp = "asked"
-    this.#phase("give up")
-    try {
-      await caller.giveUp(access)
-    } catch (error) {
-      // The first try went through, and its answer did not.
-      if (!wasAsked || !isRefusal(error, "unauthorized")) throw error
-    }
-    sending.gaveUp = "done"
-    this.#count("uploads given up")
-  }
-
-  async #checkStatus(caller: Caller, sending: Sending): Promise<void> {
-    const { access, deleteCap, revoked, taken } = sending
-    if (access === undefined) return
-    const isRevoked = revoked === "done"
-    const wasTaken = new Map(taken)
-    const status = await caller.status(access.id, deleteCap)
-    for (const { address, state } of status.recipients) {
-      const mayBeTaken = (taken.get(address) ?? "no") !== "no"
-      const mayBeRevoked = sending.revoked !== "no"
-      const isGone = isRevoked || wasTaken.get(address) === "done"
-      const isPossible =
-        (state === "waiting" && !isGone) ||
-        (state === "taken" && mayBeTaken) ||
-        (state === "revoked" && mayBeRevoked)
-      if (!isPossible) broken(`a status says ${state}`)
-    }
-  }
-
-  // What recipients do
-
-  async #receive(caller: Caller, draws: Draws): Promise<void> {
-    const inbox = draws.pick(this.#inboxes)
-    if (draws.chance(0.25)) {
-      await this.#poll(caller, inbox)
-      return
-    }
-    const waiting = await this.#list(caller, inbox)
-    if (waiting.length === 0) return
-    const { id } = draws.pick(waiting)
-    const sending = this.#sendingOf(id)
-    const { address } = inbox.owner.bundle
-    const mayBeGone = () =>
-      sending.revoked !== "no" || (sending.taken.get(address) ?? "no") !== "no"
-    if (draws.chance(0.5)) {
-      this.#phase("fetch")
-      try {
-        await this.#read(caller, inbox.owner, sending)
-      } catch (error) {
-        if (!isRefusal(error, "not_found") || !mayBeGone()) throw error
-      }
-      return
-    }
-    if (sending.taken.get(address) !== "done") sending.taken.set(address, "asked")
-    this.#phase("discard")
-    await caller.discard(inbox.owner, id)
-    sending.taken.set(address, "done")
-    this.#count("discards")
-  }
-
-  async #poll(caller: Caller, { owner, memory }: Inbox): Promise<void> {
-    const after = memory.seq
-    const page = await caller.list(owner, { after, waitSeconds: pollSeconds })
-    memory.read(page, { after, leastSeq: after })
-    this.#count("long polls")
-  }
-
-  async #list(caller: Caller, inbox: Inbox): Promise<ReturnType<InboxMemory["read"]>> {
-    const { owner, memory } = inbox
-    this.#phase("list")
-    const waiting: ReturnType<InboxMemory["read"]> = []
-    for (let after = 0; ;) {
-      const leastSeq = memory.seq
-      const page = await caller.list(owner, { after })
-      waiting.push(...memory.read(page, { after, leastSeq }))
-      after = page.entries.at(-1)?.seq ?? after
-      if (!page.more) break
-    }
-    this.#count("listings")
-    return waiting
-  }
-
-  #sendingOf(id: string): Sending {
-    const sending = this.#sendings.find(({ access }) => access?.id === id)
-    return sending ?? broken("a delivery is listed that nobody sent")
-  }
-
-  /** Every byte of it, as this recipient gets it. */
-  async #read(caller: Caller, owner: Identity, sending: Sending): Promise<void> {
-    const { delivery, leaves, access } = sending
-    if (access === undefined) throw new RangeError("what was never started cannot be read")
-    const { id } = access
-    const at = delivery.recipients.indexOf(owner)
-    const { header, body, manifest } = delivery
-    const envelope = delivery.envelopes[at] ?? new Uint8Array()
-    const [gotEnvelope, gotManifest, gotLeaves, gotBody] = await Promise.all([
-      caller.envelope(owner, id),
-      caller.manifest(owner, id),
-      caller.leaves(owner, id),
-      caller.body(owner, id, body.length),
-    ])
-    if (!equalBytes(gotEnvelope, envelope)) broken("an envelope came back changed")
-    if (!equalBytes(gotManifest, manifest)) broken("a manifest came back changed")
-    if (!equalBytes(gotLeaves, concatBytes(...leaves))) broken("leaves came back changed")
-    if (!equalBytes(gotBody, body)) broken("a body came back changed")
-    if (header.length === 0) throw new RangeError("a delivery has a header")
-    this.#count("deliveries read")
-  }
-
-  // The rest
-
-  async #register(caller: Caller): Promise<void> {
-    const owner = (this.#registering ??= await identityFromKeys({
-      rsaPkcs8: this.#rsaPkcs8,
-      authSeed: random(32),
-      xwingSeed: undefined,
-      signSeed: random(32),
-    }))
-    this.#phase("register")
-    await caller.register(owner)
-    this.#registering = undefined
-    const { signingKey } = caller.relay.info
-    this.#inboxes.push({ owner, memory: new InboxMemory(owner.bundle.inboxId, signingKey) })
-    this.#count("registrations")
-  }
-
-  async #doOddThings(caller: Caller): Promise<void> {
-    const draws = this.#odd
-    const { owner } = draws.pick(this.#inboxes)
-    if (this.#inboxes.length < mostInboxes && draws.chance(0.02)) await this.#register(caller)
-    const token = await caller.login(owner)
-    const ids = await caller.sessions(token)
-    const own = ids.find(({ current }) => current)
-    if (own === undefined) broken("a session does not list itself")
-    if (draws.chance(0.5)) {
-      this.#phase("close session")
-      await caller.endSession(token, own.id)
-      this.#endedSessions.push({ token, owner })
-      this.#count("sessions ended")
-    }
-    const { address, bytes } = owner.bundle
-    if (!equalBytes(await caller.bundle(address), bytes)) broken("a bundle came back changed")
-    await refused(caller.status(toHex(random(16)), random(32)), "not_found")
-  }
-
-  // What is checked when the relay is back
-
-  /** While nobody else asks. `whole` reads every byte again; without it what is new, and a few more. */
-  async check(caller: Caller, whole: boolean): Promise<void> {
-    const draws = this.#checking
-    const listed = new Map<string, ReadonlySet<string>>()
-    for (const inbox of this.#inboxes) {
-      const waiting = await this.#list(caller, inbox)
-      for (const { id } of waiting) this.#sendingOf(id)
-      inbox.memory.checkCompleteness()
-      listed.set(inbox.owner.bundle.address, new Set(waiting.map(({ id }) => id)))
-      if (!equalBytes(await caller.bundle(inbox.owner.bundle.address), inbox.owner.bundle.bytes)) {
-        broken("a bundle came back changed")
-      }
-    }
-    const looked = new Set(this.#sendings.filter(() => whole || draws.chance(0.05)))
-    for (const sending of this.#sendings) {
-      if (sending.access === undefined || sending.twinOf !== undefined) continue
-      if (sending.finish === "no") await this.#checkOpen(caller, sending, sending.access)
-      else await this.#checkFinished(caller, sending, { listed, isLooked: looked.has(sending) })
-    }
-    for (const { token } of this.#endedSessions.splice(0)) {
-      await refused(caller.sessions(token), "unauthorized")
-    }
-    this.#count("checks")
-  }
-
-  async #checkOpen(caller: Caller, sending: Sending, access: UploadAccess): Promise<void> {
-    if (sending.gaveUp === "done") {
-      await refused(caller.state(access), "unauthorized", "upload_expired")
-      return
-    }
-    try {
-      checkState(sending, await caller.state(access))
-    } catch (error) {
-      if (sending.gaveUp === "no" || !isRefusal(error, "unauthorized", "upload_expired"))
-        throw error
-    }
-  }
-
-  async #checkFinished(
-    caller: Caller,
-    sending: Sending,
-    how: { readonly listed: ReadonlyMap<string, ReadonlySet<string>>; readonly isLooked: boolean },
-  ): Promise<void> {
-    const { delivery, access, receipts, revoked } = sending
-    if (access === undefined) return
-    const places = delivery.recipients.map(({ bundle }, at) => {
-      const inbox = this.#inboxes.find(({ owner }) => owner.bundle.address === bundle.address)
-      const pair = pairFor(delivery.header, delivery.envelopes[at] ?? new Uint8Array())
-      return { address: bundle.address, place: inbox?.memory.places.get(pair) }
+  async finish(sending: Sending): Promise<boolean> {
+    const deed = this.deed()
+    sending.finished ??= deed
+    const reply = await this.#subject.wire.ask("POST", `/v1/uploads/${sending.id}/finish`, {
+      authorization: encodeBearer(sending.token),
+      bytes: sending.delivery.finish,
     })
-    const isThere = places.some(({ place }) => place !== undefined)
-    if (receipts !== undefined && !isThere) broken("a delivery with a receipt is not in the chain")
-    // Asked for, never answered, and not there: it did not happen, and the parts are where they were.
-    if (!isThere) return this.#checkOpen(caller, sending, access)
-    for (const [at, { address, place }] of places.entries()) {
-      if (place === undefined) broken("a delivery came to some of its inboxes only")
-      const bytes = receipts?.get(address)
-      const receipt = bytes && parseReceipt(bytes)
-      if (
-        receipt &&
-        (receipt.acceptedMs !== place.acceptedMs || receipt.expiresMs !== place.expiresMs)
-      ) {
-        broken("the chain has other times than the receipt")
-      }
-      const taken = sending.taken.get(address) ?? "no"
-      const isWaiting = how.listed.get(address)?.has(access.id) === true
-      if (isWaiting) {
-        if (place.gone !== undefined) broken(`what was ${place.gone} waits again`)
-        if (taken === "done" || revoked === "done") broken("what was discarded waits again")
-        const owner = delivery.recipients[at]
-        if (owner && (how.isLooked || !sending.wasRead)) await this.#read(caller, owner, sending)
-      } else {
-        const isExplained =
-          (place.gone === "taken" && taken !== "no") ||
-          (place.gone === "revoked" && revoked !== "no")
-        if (!isExplained) broken(`a delivery is gone, as ${place.gone ?? "nothing"}`)
-      }
+    const earliest = sending.finished
+    if (!this.#settle(undefined, reply, "a finish", 401, 404, 409, 410)) return false
+    earliest.doneAt ??= reply.at
+    const receipts = parseFinishReply(jsonOf(reply)).receipts.map(({ receipt }) => receipt)
+    if (sending.receipts.length > 0 && listed(sending.receipts) !== listed(receipts)) {
+      this.#ledger.surprises.push("a finish that was repeated got other receipts")
     }
-    const isNew = !sending.wasRead
-    sending.wasRead = true
-    if (!how.isLooked && !isNew) return
-    this.#keepReceipts(caller, sending, await caller.finish(access, delivery.finish))
-    await this.#checkStatus(caller, sending)
+    sending.receipts = receipts
+    return true
   }
 
-  #phase(phase: Phase): void {
-    this.#onPhase(phase)
+  async giveUp(sending: Sending): Promise<void> {
+    const deed = this.deed()
+    sending.givenUp ??= deed
+    const authorization = encodeBearer(sending.token)
+    const path = `/v1/uploads/${sending.id}`
+    const reply = await this.#subject.wire.ask("DELETE", path, { authorization })
+    this.#settle(deed, reply, "giving up", 401, 409, 410)
   }
 
-  #count(what: string, times: number = 1): void {
-    this.counts[what] = (this.counts[what] ?? 0) + times
+  async discard(owner: Owner, sending: Sending): Promise<void> {
+    const authorization = await this.#session(owner)
+    const deed = this.deed()
+    const number = this.#ledger.owners.indexOf(owner)
+    if (!sending.discarded.has(number)) sending.discarded.set(number, deed)
+    const path = `/v1/deliveries/${sending.id}`
+    const reply = await this.#subject.wire.ask("DELETE", path, { authorization })
+    const first = sending.discarded.get(number)
+    if (this.#settle(undefined, reply, "a discard", 404) && first) first.doneAt ??= reply.at
+  }
+
+  async revoke(sending: Sending): Promise<void> {
+    const deed = this.deed()
+    sending.revoked ??= deed
+    const authorization = encodeBearer(sending.deleteCap)
+    const path = `/v1/deliveries/${sending.id}`
+    const reply = await this.#subject.wire.ask("DELETE", path, { authorization })
+    // Of what was never finished, or is no longer remembered, the relay knows nothing.
+    if (this.#settle(undefined, reply, "a revocation", 401)) sending.revoked.doneAt ??= reply.at
+  }
+
+  async fetch(owner: Owner, sending: Sending): Promise<Reply> {
+    const authorization = await this.#session(owner)
+    return this.#subject.wire.ask("GET", `/v1/deliveries/${sending.id}/body`, { authorization })
+  }
+
+  async close(owner: Owner): Promise<void> {
+    const authorization = await this.#session(owner)
+    const closed = this.deed()
+    owner.closings.push({ closed, reopened: undefined })
+    const path = `/v1/inboxes/${owner.identity.bundle.address}`
+    const reply = await this.#subject.wire.ask("DELETE", path, { authorization })
+    this.#settle(closed, reply, "closing an inbox")
   }
 }
 
-function indexesOf({
-  first,
-  leaves,
-}: {
-  readonly first: number
-  readonly leaves: Uint8Array
-}): number[] {
-  return Array.from({ length: leaves.length / 32 }, (_, at) => first + at)
+function listed(receipts: readonly Uint8Array[]): string {
+  return receipts.map(toHex).join(" ")
 }
 
-/** What the relay says of an upload against what it acknowledged. */
-function checkState(sending: Sending, state: Awaited<ReturnType<Caller["state"]>>): void {
-  const { leaves, storedParts, finish } = sending
-  if (state.state === "final") {
-    if (finish === "no") broken("an upload was finished that nobody finished")
-    return
+export function newSending(
+  party: Party,
+  draws: Draws,
+  recipients: readonly Identity[],
+  bodyLength: number,
+): Sending {
+  return {
+    delivery: makeDelivery(recipients, { bodyLength, manifestLength: 100 + draws.below(600) }),
+    idempotencyKey: toHex(draws.bytes(16)),
+    deleteCap: draws.bytes(32),
+    started: party.deed(),
+    id: "",
+    token: new Uint8Array(32),
+    expiresMs: 0,
+    finished: undefined,
+    receipts: [],
+    givenUp: undefined,
+    revoked: undefined,
+    discarded: new Map(),
   }
-  if (finish === "done") broken("an upload with a receipt is open again")
-  if (state.reservedBytes < sending.reservedBytes) broken("a reservation became smaller")
-  const there = new Set<number>()
-  for (const run of state.runs) {
-    for (const [more, at] of indexesOf(run).entries()) {
-      const leaf = run.leaves.subarray(32 * more, 32 * (more + 1))
-      if (!equalBytes(leaf, leaves[at] ?? new Uint8Array())) broken(`part ${at} is another one`)
-      there.add(at)
+}
+
+/** The relay's life as it is recorded, after its first start. */
+export async function runLoad(options: {
+  readonly subject: Subject
+  readonly ledger: Ledger
+  readonly draws: Draws
+  readonly actors: number
+  readonly actions: number
+}): Promise<void> {
+  const { subject, ledger, draws, actors, actions } = options
+  const party = new Party(subject, ledger)
+  for (const owner of ledger.owners.slice(0, 2)) await party.register(owner)
+  await Promise.all(
+    Array.from({ length: actors }, async () => {
+      for (let at = 0; at < actions; at++) await act(subject, ledger, party, draws)
+    }),
+  )
+}
+
+async function act(subject: Subject, ledger: Ledger, party: Party, draws: Draws): Promise<void> {
+  const { owners, sendings } = ledger
+  const there = owners.filter(({ registered }) => registered?.doneAt !== undefined)
+  const dice = draws.below(100)
+  if (dice < 38) await send(ledger, party, draws)
+  else if (dice < 46) await party.list(draws.pick(there))
+  else if (dice < 64) {
+    const sending = sendings.length > 0 ? draws.pick(sendings) : undefined
+    if (sending?.finished?.doneAt === undefined) return
+    const recipient = draws.pick(sending.delivery.recipients)
+    const owner = owners.find(({ identity }) => identity === recipient)
+    if (owner === undefined) return
+    if (dice < 54) await party.fetch(owner, sending)
+    else await party.discard(owner, sending)
+  } else if (dice < 72) {
+    if (sendings.length > 0) {
+      const sending = draws.pick(sendings)
+      if (sending.started.doneAt !== undefined) await party.revoke(sending)
     }
+  } else if (dice < 76) {
+    const sending = sendings.length > 0 ? draws.pick(sendings) : undefined
+    if (sending?.finished?.doneAt !== undefined) await party.finish(sending)
+  } else if (dice < 82) await subject.relay.sweep()
+  else if (dice < 85) await subject.relay.reconcile()
+  else if (dice < 89) {
+    const owner = draws.pick(owners)
+    if (isClosed(owner) || owner.registered === undefined) await party.register(owner)
+  } else if (dice < 91) {
+    const owner = draws.pick(there)
+    if (!isClosed(owner)) await party.close(owner)
+  } else if (dice < 97) subject.clock.advance(draws.below(10 * minuteMs))
+  else {
+    subject.clock.advance(draws.pick([2, 15, 46]) * dayMs)
+    await subject.relay.sweep()
   }
-  // Killed with its page cache intact, the machine has every part that was written.
-  for (const at of storedParts)
-    if (!there.has(at)) broken(`part ${at} was acknowledged and is gone`)
 }
 
-/** The relay has to say no, with one of these codes. */
-async function refused(
-  asked: Promise<unknown>,
-  ...codes: readonly RelayRefusal["code"][]
-): Promise<RelayRefusal> {
-  try {
-    await asked
-  } catch (error) {
-    if (error instanceof RelayRefusal && codes.includes(error.code)) return error
-    throw error
-  }
-  return broken(`the relay did what it should have refused with ${codes.join(" or ")}`)
+function isClosed({ closings }: Owner): boolean {
+  const last = closings.at(-1)
+  return last !== undefined && last.reopened === undefined
 }
 
-let rsaKey: Promise<Uint8Array> | undefined
-
-/** Making one takes longer than many rounds of the load; the relay sees only what is made from it. */
-function sharedRsaKey(): Promise<Uint8Array> {
-  return (rsaKey ??= createIdentity().then(({ rsaPkcs8 }) => rsaPkcs8))
+async function send(ledger: Ledger, party: Party, draws: Draws): Promise<void> {
+  const { owners, sendings } = ledger
+  const open = owners.filter((owner) => owner.registered?.doneAt !== undefined && !isClosed(owner))
+  if (open.length === 0) return
+  const recipients = open.filter(() => draws.chance(0.5)).map(({ identity }) => identity)
+  if (recipients.length === 0) recipients.push(draws.pick(open).identity)
+  const bodyLength = draws.chance(0.1) ? 131_072 + draws.between(1, 2000) : draws.between(1, 3000)
+  const sending = newSending(party, draws, recipients, bodyLength)
+  sendings.push(sending)
+  if (!(await party.start(sending))) return
+  if (draws.chance(0.1)) await party.extend(sending)
+  if (draws.chance(0.05)) return party.giveUp(sending)
+  if (draws.chance(0.1))
+    await party.part(sending, 0, draws.bytes(bodyLength > 131_072 ? 131_072 : 5))
+  if (!(await party.parts(sending))) return
+  if (draws.chance(0.1)) await party.parts(sending)
+  if (draws.chance(0.05)) return
+  await party.finish(sending)
+  if (draws.chance(0.1)) await party.finish(sending)
 }
