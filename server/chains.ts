@@ -16,11 +16,11 @@ import {
   type TombstoneReason,
   toHex,
 } from "../protocol/index.js"
-import type { Clock } from "./clock.js"
 import { unlessMissing } from "./disk.js"
 import { type DeliveryId, type InboxId, inboxIdBytesOf } from "./ids.js"
 import type { Counts } from "./operator/counts.js"
 import type { BlobStore, Commit } from "./stores/blob-store.js"
+import type { FolderLocks } from "./stores/folder-locks.js"
 import type { InboxLogs, LogRecord } from "./stores/inbox-log.js"
 import type {
   ChainEntry,
@@ -60,16 +60,13 @@ export interface ChainsNeeds {
   readonly blobs: BlobStore
   readonly logs: InboxLogs
   readonly keys: RelayKeys
-  readonly clock: Clock
+  readonly locks: FolderLocks
   readonly random: Random
   readonly counts: Pick<Counts, "delivered" | "ended">
 }
 
 /** So that a burst does not make one write, and one wait for it, without end. */
 const batchAtMost = 64
-/** Long enough for any batch on a slow disk; another process takes over after it. */
-const claimMs = 60_000
-const claimAgainAfterMs = 20
 
 type Job =
   | { readonly kind: "publish"; readonly publication: Publication }
@@ -130,7 +127,9 @@ export function createChains(needs: ChainsNeeds): Chains {
 
 async function runBatch(needs: ChainsNeeds, inbox: InboxId, batch: Waiting[]): Promise<void> {
   try {
-    await withClaim(needs, inbox, async () => {
+    // By a lock of the folder and not by a claim that ends with the time: whoever slept over the end of
+    // one would write to the log over what was written since.
+    await needs.locks.run(`chain-${inbox}`, async () => {
       await finishUnrevealed(needs, inbox)
       await publishAll(needs, inbox, batch)
       await buryAll(needs, inbox, batch)
@@ -142,22 +141,6 @@ async function runBatch(needs: ChainsNeeds, inbox: InboxId, batch: Waiting[]): P
     for (const { resolve } of batch) resolve(undefined)
   } catch (error) {
     for (const { reject } of batch) reject(error)
-  }
-}
-
-async function withClaim(
-  { index, clock, random }: ChainsNeeds,
-  inbox: InboxId,
-  work: () => Promise<void>,
-): Promise<void> {
-  const claim = { what: "inbox", name: inbox, owner: toHex(random(16)) } as const
-  while (!(await index.claim({ ...claim, untilMs: clock.wallMs() + claimMs }))) {
-    await new Promise<void>((resolve) => clock.after(claimAgainAfterMs, resolve))
-  }
-  try {
-    await work()
-  } finally {
-    await index.unclaim(claim)
   }
 }
 

@@ -25,11 +25,12 @@ import { busy, noSuchInbox, partsMissing, tooLarge } from "./relay-refusals.js"
 import type { Reservations } from "./reservations.js"
 import { StagedManifest } from "./staged-manifest.js"
 import type { BlobStore, Commit } from "./stores/blob-store.js"
+import type { FolderLocks } from "./stores/folder-locks.js"
 import type { InboxLogs } from "./stores/inbox-log.js"
 import type { OpenUpload, PartEntry, RelayIndex } from "./stores/relay-index.js"
 import type { RelayKeys } from "./stores/relay-keys.js"
 import type { UploadGate } from "./upload-gate.js"
-import { asUploadGone, finishLeaseMs, type KnownUpload } from "./uploads.js"
+import { asUploadGone, finishLeaseMs, type KnownUpload, lockOfUpload } from "./uploads.js"
 
 const hourMs = 3_600_000
 /** An accepted time is announced before it is used; one older than this is taken anew. */
@@ -58,13 +59,14 @@ export interface FinishingNeeds {
   readonly publishing: Publishing
   readonly reservations: Reservations
   readonly gate: UploadGate
+  readonly locks: FolderLocks
   readonly clock: Clock
   readonly random: Random
   readonly nowMs: () => number
 }
 
 export function createFinishing(needs: FinishingNeeds): Finishing {
-  const { index, blobs, keys, config, publishing, gate, clock, nowMs } = needs
+  const { index, blobs, keys, config, publishing, gate, locks, clock, nowMs } = needs
 
   /** Every part there, at its length, adding up to the header's root. */
   async function checkParts(upload: OpenUpload, header: Header): Promise<PartEntry[]> {
@@ -287,7 +289,10 @@ export function createFinishing(needs: FinishingNeeds): Finishing {
         await checkEnvelopes(upload, headerBytes, envelopes)
         const header = parsed
         const staged = manifest
-        const commit = await gate.close(id, async () => {
+        const become = async (): Promise<Commit> => {
+          // Another attempt was quicker, while this one slept longer than its claim lasts: the next one
+          // is given that one's receipts.
+          if (await blobs.isDelivery(id)) throw busy()
           const parts = await checkParts(upload, header)
           await staged.finish()
           const failed = await blobs.syncParts(id, parts)
@@ -301,7 +306,8 @@ export function createFinishing(needs: FinishingNeeds): Finishing {
           needs.reservations.forgetManifest(upload)
           await closeCommitted(made)
           return made
-        })
+        }
+        const commit = await gate.close(id, () => locks.run(lockOfUpload(id), become))
         const reply = await publishing.publishSynced(commit)
         await letGo()
         return reply

@@ -2,10 +2,10 @@
 // in it expires at its time, like everything; and when nothing is left in its chain, the inbox goes as
 // well. Until then a login makes it what it was. Days are those the relay was there (served-days.ts).
 import { inboxIdleDays } from "../protocol/index.js"
-import { KeyedGate } from "./gate.js"
 import type { InboxId } from "./ids.js"
 import { failureFields, type Log } from "./log.js"
 import { readOrAlarm } from "./recovery.js"
+import type { FolderLocks } from "./stores/folder-locks.js"
 import type { InboxLogs } from "./stores/inbox-log.js"
 import type { LoginRecords } from "./stores/login-records.js"
 import type { RelayIndex } from "./stores/relay-index.js"
@@ -34,13 +34,14 @@ export interface IdleInboxesNeeds {
   readonly logs: Pick<InboxLogs, "isClosed">
   readonly records: LoginRecords
   readonly days: ServedDays
+  readonly locks: FolderLocks
   readonly log: Log
 }
 
 export function createIdleInboxes(needs: IdleInboxesNeeds): IdleInboxes {
-  const { index, logs, records, days, log } = needs
+  const { index, logs, records, days, locks, log } = needs
   // A login and a removal of one inbox take turns.
-  const gate = new KeyedGate<InboxId>()
+  const inTurn = <T>(inbox: InboxId, work: () => Promise<T>) => locks.run(`login-${inbox}`, work)
   let lookedAt: number | undefined
 
   /** For how many days; undefined when that is not known, or from a count that was begun anew since. */
@@ -73,7 +74,7 @@ export function createIdleInboxes(needs: IdleInboxesNeeds): IdleInboxes {
 
   return {
     noteLogin(inbox) {
-      return gate.run(inbox, async () => {
+      return inTurn(inbox, async () => {
         // Asked here: what the index said before was said before this login's turn.
         if (!(await records.has(inbox))) {
           if ((await index.bundle(inbox)) !== undefined) await forget(inbox)
@@ -95,7 +96,7 @@ export function createIdleInboxes(needs: IdleInboxesNeeds): IdleInboxes {
 
     async sweep(nowMs) {
       try {
-        await days.note(nowMs)
+        await locks.run("days", () => days.note(nowMs))
       } catch (error) {
         log("day_not_counted", failureFields(error), "warning")
         return
@@ -104,7 +105,7 @@ export function createIdleInboxes(needs: IdleInboxesNeeds): IdleInboxes {
       lookedAt = days.count
       for (const inbox of await index.inboxes()) {
         try {
-          await gate.run(inbox, () => look(inbox))
+          await inTurn(inbox, () => look(inbox))
         } catch (error) {
           log("inbox_sweep_failed", failureFields(error), "alarm")
         }

@@ -27,7 +27,6 @@ import {
   x25519PublicKey,
 } from "../protocol/index.js"
 import type { RelayConfig } from "./config.js"
-import { KeyedGate } from "./gate.js"
 import {
   addressOf,
   type DeliveryId,
@@ -37,6 +36,7 @@ import {
   parseInboxAddress,
 } from "./ids.js"
 import type { IdleInboxes } from "./idle-inboxes.js"
+import type { FolderLocks } from "./stores/folder-locks.js"
 import type { InboxLogs } from "./stores/inbox-log.js"
 import type { RelayIndex, Session } from "./stores/relay-index.js"
 import type { RelayKeys } from "./stores/relay-keys.js"
@@ -64,6 +64,7 @@ export interface LoginsNeeds {
   readonly index: RelayIndex
   readonly logs: InboxLogs
   readonly idle: Pick<IdleInboxes, "noteLogin">
+  readonly locks: FolderLocks
   readonly keys: RelayKeys
   readonly config: RelayConfig
   readonly random: Random
@@ -72,8 +73,7 @@ export interface LoginsNeeds {
 }
 
 export function createLogins(needs: LoginsNeeds): Logins {
-  const { index, logs, idle, keys, random, nowMs } = needs
-  const opening = new KeyedGate<InboxId>()
+  const { index, logs, idle, locks, keys, random, nowMs } = needs
   // Whose proofs are checked for an inbox that is not there, so that both cost the same.
   const nobodysKey = x25519PublicKey(random(32))
 
@@ -161,7 +161,7 @@ export function createLogins(needs: LoginsNeeds): Logins {
         throw new FormatError("registration.bundle", "not the bundle of this address")
       }
       await verify(proof, inbox, bundle.authKey)
-      return opening.run(inbox, async () => {
+      return locks.run(`open-${inbox}`, async () => {
         const address = addressOf(inbox)
         const isKnown = (await index.bundle(inbox)) !== undefined
         if (isKnown && !(await logs.isClosed(inbox)) && (await idle.noteLogin(inbox))) {
@@ -180,7 +180,7 @@ export function createLogins(needs: LoginsNeeds): Logins {
     },
 
     async closeInbox({ inbox }) {
-      await opening.run(inbox, () => logs.setClosed(inbox, true))
+      await locks.run(`open-${inbox}`, () => logs.setClosed(inbox, true))
     },
 
     async login({ address, proof }) {

@@ -134,13 +134,14 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     const { index, isCopy, kind: indexKind } = folderIndex
     const opened = folderIndex
 
-    const idle = createIdleInboxes({ index, logs, records, days, log })
+    const { locks } = folder
+    const idle = createIdleInboxes({ index, logs, records, days, locks, log })
     const counts = createCounts()
-    const chains = createChains({ index, blobs, logs, keys, clock, random, counts })
+    const chains = createChains({ index, blobs, logs, keys, locks, random, counts })
     const publishing = createPublishing({ index, blobs, chains, keys })
     const reservations = createReservations({ index, blobs, config })
     const gate = new UploadGate()
-    const stores = { index, blobs, logs, keys }
+    const stores = { index, blobs, logs, keys, locks }
     const uploads = createUploads({ ...stores, idle, config, reservations, gate, random, nowMs })
     const finishing = createFinishing({
       ...stores,
@@ -165,7 +166,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       ...config.publicOrigins,
       ...(bound === undefined || config.tls !== undefined ? [] : loopbackOrigins(bound)),
     ]
-    const logins = createLogins({ index, logs, idle, keys, config, random, nowMs, origins })
+    const logins = createLogins({ ...stores, idle, config, random, nowMs, origins })
 
     const recoveryNeeds = {
       index,
@@ -199,7 +200,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       await opened.keepSpare()
       isReady = true
       // A backup says by this when it was made.
-      await unlessFull(watch.save())
+      await unlessFull(saveClock())
     })()
     ready.catch((error: unknown) => {
       if (stopping.signal.aborted) return
@@ -272,16 +273,20 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       if (isOpen) log("metrics_open_to_others", {}, "alarm")
     }
 
+    function saveClock(): Promise<void> {
+      return locks.run("clock", () => watch.save())
+    }
+
     async function sweepNow(): Promise<void> {
       if (watch.isSuspicious()) {
         log("sweep_paused", {}, "alarm")
         return
       }
-      await sweep({ blobs, chains, idle, deliveries, index, keys, log, random }, nowMs())
+      await sweep({ blobs, chains, idle, deliveries, index, keys, locks, log, random }, nowMs())
       await logs.keepReserve()
       await folder.reserve.keep()
       await opened.keepSpare()
-      await watch.save()
+      await saveClock()
       lastSweepMs = nowMs()
     }
 

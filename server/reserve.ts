@@ -1,6 +1,6 @@
 // A file that only takes up room, to be given up on a full disk for the one step that must not fail.
 import { KIB, type Random } from "../protocol/index.js"
-import { type Disk, isDiskFull, unlessMissing, writeSyncedFile } from "./disk.js"
+import { type Disk, hasCode, isDiskFull, unlessMissing, writeSyncedFile } from "./disk.js"
 
 export interface Reserve {
   /** Makes the file, if it is not there and there is room for it. */
@@ -25,7 +25,8 @@ export function openReserve(input: {
         // Random, because some file systems compress.
         await writeSyncedFile(disk, path, random(reserveBytes))
       } catch (error) {
-        if (!isDiskFull(error)) throw error
+        // Another relay that shares the folder makes it just now.
+        if (!isDiskFull(error) && !hasCode(error, "EEXIST")) throw error
       }
     },
 

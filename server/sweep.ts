@@ -8,8 +8,10 @@ import type { DeliveryId } from "./ids.js"
 import { failureFields, type Log } from "./log.js"
 import { uploadGraceMs } from "./recovery.js"
 import type { BlobStore } from "./stores/blob-store.js"
+import type { FolderLocks } from "./stores/folder-locks.js"
 import type { RelayIndex } from "./stores/relay-index.js"
 import type { RelayKeys } from "./stores/relay-keys.js"
+import { lockOfUpload } from "./uploads.js"
 
 export interface SweepStores {
   readonly index: RelayIndex
@@ -18,6 +20,7 @@ export interface SweepStores {
   readonly idle: Pick<IdleInboxes, "sweep">
   readonly deliveries: Pick<Deliveries, "remove">
   readonly keys: RelayKeys
+  readonly locks: FolderLocks
   readonly log: Log
   readonly random: Random
 }
@@ -70,7 +73,7 @@ async function sweepOne(stores: SweepStores, id: DeliveryId, nowMs: number): Pro
     await index.forgetUpload(id)
     return
   }
-  await sweepUpload(stores, id, nowMs)
+  await stores.locks.run(lockOfUpload(id), () => sweepUpload(stores, id, nowMs))
 }
 
 async function sweepUpload(stores: SweepStores, id: DeliveryId, nowMs: number): Promise<void> {

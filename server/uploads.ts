@@ -33,6 +33,7 @@ import { type DeliveryId, deliveryIdOf, parseInboxAddress } from "./ids.js"
 import { busy, noSuchInbox, tooLarge } from "./relay-refusals.js"
 import type { Reservations } from "./reservations.js"
 import type { BlobStore, Commit } from "./stores/blob-store.js"
+import type { FolderLocks } from "./stores/folder-locks.js"
 import type { OpenUpload, PartEntry, RelayIndex, SetPartOutcome } from "./stores/relay-index.js"
 import { type RelayKeys, uploadId, uploadToken } from "./stores/relay-keys.js"
 import type { UploadGate } from "./upload-gate.js"
@@ -78,6 +79,7 @@ export interface UploadsNeeds {
   readonly idle: Pick<IdleInboxes, "isClosed">
   readonly reservations: Reservations
   readonly gate: UploadGate
+  readonly locks: FolderLocks
   readonly keys: RelayKeys
   readonly config: RelayConfig
   readonly random: Random
@@ -85,8 +87,7 @@ export interface UploadsNeeds {
 }
 
 export function createUploads(needs: UploadsNeeds): Uploads {
-  const { index, blobs, idle, keys, config, reservations, gate, nowMs } = needs
-  const starting = new KeyedGate<DeliveryId>()
+  const { index, blobs, idle, keys, config, reservations, gate, locks, random, nowMs } = needs
   const placing = new KeyedGate<string>()
 
   function startReply(upload: OpenUpload, token: Uint8Array): StartUploadReply {
@@ -139,7 +140,7 @@ export function createUploads(needs: UploadsNeeds): Uploads {
       const startHash = sha256(
         concatBytes(utf8(start.recipients.join(" ")), u64(start.reserveBytes), start.deleteHash),
       )
-      return starting.run(id, async () => {
+      return locks.run(lockOfUpload(id), async () => {
         const replay = await replayStart(id, startHash, token)
         if (replay !== undefined) return replay
         for (const inbox of recipients) {
@@ -189,7 +190,9 @@ export function createUploads(needs: UploadsNeeds): Uploads {
       checkSize(reserveBytes)
       const change = async (): Promise<ExtendReply> => {
         const upload = await index.upload(id)
-        if (upload?.state !== "open") throw new RelayRefusal("upload_finished")
+        if (upload?.state !== "open" || (await blobs.isDelivery(id))) {
+          throw new RelayRefusal("upload_finished")
+        }
         const latestMs = upload.createdMs + relayDefaults.uploadMaxMs
         const wanted: OpenUpload = {
           ...upload,
@@ -206,7 +209,10 @@ export function createUploads(needs: UploadsNeeds): Uploads {
         return { reservedBytes, expiresMs }
       }
       // As a part is: a record written while the folder becomes a delivery's would make another upload.
-      return starting.run(id, () => gate.write(id, change))
+      // A finish that is under way has reserved for its manifest as well, perhaps in another process.
+      return locks.run(lockOfUpload(id), () =>
+        gate.write(id, () => whileClaimed({ index, random, nowMs }, id, change)),
+      )
     },
 
     async state(known) {
@@ -256,14 +262,17 @@ export function createUploads(needs: UploadsNeeds): Uploads {
           try {
             outcome = await index.setPart(part)
           } catch (error) {
-            await written.discard()
+            // The index may have taken it nevertheless, and then the part counts.
+            await written.leave()
             throw error
           }
           if (outcome === "stored" || outcome === "same") {
             written.keep()
             return leaf
           }
-          await written.discard()
+          // An index that has lost the upload may be about to get it back, with what stands on the disk.
+          if (outcome === "unknown") await written.leave()
+          else await written.discard()
           throw partRefusals[outcome]()
         }),
       )
@@ -271,21 +280,38 @@ export function createUploads(needs: UploadsNeeds): Uploads {
 
     async giveUp(known) {
       const { id, recipients } = stillOpen(known)
-      await gate.close(id, async () => {
-        const claim = { what: "upload", name: id, owner: toHex(needs.random(16)) } as const
-        if (!(await index.claim({ ...claim, untilMs: nowMs() + finishLeaseMs }))) throw busy()
-        try {
-          if (await blobs.isDelivery(id)) throw new RelayRefusal("upload_finished")
-          await blobs.dropUpload(id)
-          await index.closeUpload({ id, dueMs: nowMs() + relayDefaults.uploadMs })
-          await index.releaseRoom(id)
-          for (const inbox of recipients) await index.releaseShare({ inbox, id })
-        } finally {
-          await index.unclaim(claim)
-        }
-      })
+      const end = async (): Promise<void> => {
+        if (await blobs.isDelivery(id)) throw new RelayRefusal("upload_finished")
+        await blobs.dropUpload(id)
+        await index.closeUpload({ id, dueMs: nowMs() + relayDefaults.uploadMs })
+        await index.releaseRoom(id)
+        for (const inbox of recipients) await index.releaseShare({ inbox, id })
+      }
+      await gate.close(id, () =>
+        locks.run(lockOfUpload(id), () => whileClaimed({ index, random, nowMs }, id, end)),
+      )
     },
   }
+}
+
+/** Keeps finishes of the upload away, and is kept away by them. */
+async function whileClaimed<T>(
+  { index, random, nowMs }: Pick<UploadsNeeds, "index" | "random" | "nowMs">,
+  id: DeliveryId,
+  work: () => Promise<T>,
+): Promise<T> {
+  const claim = { what: "upload", name: id, owner: toHex(random(16)) } as const
+  if (!(await index.claim({ ...claim, untilMs: nowMs() + finishLeaseMs }))) throw busy()
+  try {
+    return await work()
+  } finally {
+    await index.unclaim(claim)
+  }
+}
+
+/** What is taken turns at in an upload's folder: its record, its becoming a delivery, and its end. */
+export function lockOfUpload(id: DeliveryId): string {
+  return `upload-${id}`
 }
 
 function stillOpen(known: KnownUpload): OpenUpload {

@@ -59,12 +59,14 @@ export interface PartPlace {
   readonly leaf: Uint8Array
 }
 
-/** A part under its own name, not yet durable. It must be kept or discarded. */
+/** A part under its own name. It must be kept, discarded or left. */
 export interface WrittenPart {
-  /** Begins to make it durable, in the background. */
+  /** Begins to make it durable in the background, where it is not. */
   keep(): void
-  /** Removes it, unless the same part is being kept. */
+  /** Removes it, unless the same part is being kept: another one has its place. */
   discard(): Promise<void>
+  /** Nothing: whether it counts is not known, and who finds that it does must find it. */
+  leave(): Promise<void>
 }
 
 /** A manifest on its way to the disk. */
@@ -87,11 +89,14 @@ export interface BlobStore {
   uploads(): Promise<DeliveryId[]>
   /** When the upload's folder was last changed, for one whose record cannot be read. */
   uploadChangedMs(id: DeliveryId): Promise<number | undefined>
-  /** Resolves when the bytes stand under a name made of index and leaf. */
+  /**
+   * Resolves when the bytes stand under a name made of index and leaf; durable, where other processes may
+   * finish the upload: none of them can know what became of a sync of this one.
+   */
   writePart(part: PartPlace & { readonly bytes: Uint8Array }): Promise<WrittenPart>
   /** Names only; whether the contents are as the name says is for the caller to check. */
   partsOf(id: DeliveryId): Promise<PartPlace[]>
-  /** Waits until the parts are durable, and names those that cannot be made so. */
+  /** Waits until the parts are durable, and names those that cannot be made so, or are not there. */
   syncParts(id: DeliveryId, parts: readonly PartEntry[]): Promise<PartEntry[]>
   removePart(part: PartPlace): Promise<void>
   stageManifest(id: DeliveryId): Promise<ManifestFile>

@@ -17,11 +17,14 @@
 //   ended/<id>       what is remembered of a delivery that is gone
 //   trash/           what is being removed
 //   index/           the embedded index
+//   share-*          which relays share the folder (folder-lock.ts)
+//   locks/           what relays that share it take turns at (folder-locks.ts)
 import { dirname, join } from "node:path"
 import { parseUtf8, type Random, utf8 } from "../../protocol/index.js"
 import { type Disk, hasCode, readSmallFile, unlessMissing, writeSyncedFile } from "../disk.js"
 import { openReserve, type Reserve } from "../reserve.js"
-import { DataFolderError, isLockFile, lockFolder } from "./folder-lock.js"
+import { DataFolderError, type FolderUse, isLockFile, lockFolder } from "./folder-lock.js"
+import { type FolderLocks, openSharedLocks, ownLocks } from "./folder-locks.js"
 
 const layoutVersion = 1
 const folders = ["keys", "inboxes", "spool", "store", "ended", "trash", "index"] as const
@@ -37,17 +40,24 @@ export interface DataFolder {
   readonly index: string
   /** For what a start must write. */
   readonly reserve: Reserve
+  /** Other relays may work in it at the same time. */
+  readonly isShared: boolean
+  readonly locks: FolderLocks
+  /** Lets the next relay in, where the folder is shared; until then this one has it to itself. */
+  opened(): Promise<void>
   /** Gives the folder back. */
   release(): Promise<void>
 }
 
-/** Opens the folder, making it if it is not there, and keeps other relays out of it. */
+/** Opens the folder, making it if it is not there, and keeps out of it whoever may not be there as well. */
 export async function openDataFolder(input: {
   readonly disk: Disk
   readonly path: string
   readonly random: Random
+  /** Alone, unless said otherwise. */
+  readonly use?: FolderUse
 }): Promise<DataFolder> {
-  const { disk, path, random } = input
+  const { disk, path, random, use = { kind: "alone" } } = input
   await makeFolders(disk, path)
   await refuseOthersFiles(disk, path)
   const { mode } = await disk.stat(path)
@@ -57,15 +67,24 @@ export async function openDataFolder(input: {
     )
   }
   const reserve = openReserve({ disk, path: join(path, "reserve"), random })
-  const release = await reserve.spendOn(() => lockFolder(disk, path))
+  const hold = await reserve.spendOn(() => lockFolder(disk, path, use))
+  let locks: FolderLocks
   try {
     await checkVersion(disk, path)
     for (const name of folders) await ensureFolder(disk, join(path, name))
+    locks = use.kind === "alone" ? ownLocks() : await sharedLocks()
     await disk.syncFolder(path)
   } catch (error) {
-    await release()
+    await hold.release()
     throw error
   }
+
+  async function sharedLocks(): Promise<FolderLocks> {
+    const place = join(path, "locks")
+    await ensureFolder(disk, place)
+    return openSharedLocks({ disk, path: place, hold, random })
+  }
+
   return {
     path,
     inboxes: join(path, "inboxes"),
@@ -76,7 +95,10 @@ export async function openDataFolder(input: {
     keys: join(path, "keys"),
     index: join(path, "index"),
     reserve,
-    release,
+    isShared: use.kind === "shared",
+    locks,
+    opened: () => hold.opened(),
+    release: () => hold.release(),
   }
 }
 

@@ -132,26 +132,36 @@ export class DiskBlobStore implements BlobStore {
     const folder = this.#spool(part.id)
     const temporary = join(folder, this.#temporaryName())
     const name = partName(part)
-    let file: DiskFile | undefined
+    let opened: DiskFile | undefined
+    let written: DiskFile
     try {
-      file = await this.#disk.create(temporary)
-      await file.write(part.bytes, 0)
+      written = opened = await this.#disk.create(temporary)
+      await written.write(part.bytes, 0)
+      // Under its name it may replace the same part of another process, which that one knows to be synced.
+      if (this.#folder.isShared) await this.#syncing.run(() => written.sync())
       await this.#disk.rename(temporary, join(folder, name))
     } catch (error) {
-      if (file !== undefined) await this.#closeQuietly(file)
+      if (opened !== undefined) await this.#closeQuietly(opened)
       await discardFile(this.#disk, temporary)
       this.#openParts.leave()
       throw error
     }
-    const written = file
+    const leave = async (): Promise<void> => {
+      await this.#closeQuietly(written)
+      this.#openParts.leave()
+    }
     return {
       keep: () => {
+        if (this.#folder.isShared) {
+          void leave()
+          return
+        }
         const synced = this.#syncAndClose(written).finally(() => this.#openParts.leave())
         this.#syncsOf(part.id).set(name, synced)
       },
+      leave,
       discard: async () => {
-        await this.#closeQuietly(written)
-        this.#openParts.leave()
+        await leave()
         if (this.#synced.get(part.id)?.has(name) !== true)
           await discardFile(this.#disk, join(folder, name))
       },
@@ -169,9 +179,12 @@ export class DiskBlobStore implements BlobStore {
 
   async syncParts(id: DeliveryId, parts: readonly PartEntry[]): Promise<PartEntry[]> {
     const syncs = this.#syncsOf(id)
+    // Whoever broke off over a part may have removed one that counts.
+    const there = new Set(await unlessMissing(this.#disk.list(this.#spool(id)), []))
     const outcomes = parts.map((part) => {
       const name = partName(part)
-      // Written before this process started: whether it was synced then is not known.
+      if (!there.has(name)) return false
+      // Written by another process, or before this one started: whether it was synced is not known.
       const synced = syncs.get(name) ?? this.#syncByName(join(this.#spool(id), name))
       syncs.set(name, synced)
       return synced
@@ -184,6 +197,8 @@ export class DiskBlobStore implements BlobStore {
       failed.push(part)
       await this.removePart({ id, ...part })
     }
+    // Another process may finish the upload, or end it, and this one would remember it for ever.
+    if (this.#folder.isShared) this.#synced.delete(id)
     return failed
   }
 
@@ -251,6 +266,11 @@ export class DiskBlobStore implements BlobStore {
     }
     await this.#named(commit)
     this.#synced.delete(id)
+    if (this.#folder.isShared) {
+      // What other processes were about to write when the folder was renamed under them.
+      const names = [...files.map(([name]) => name), uploadName, manifestName]
+      await this.#removeStrays(this.#store(id), new Set([...names, ...parts.map(partName)]))
+    }
     return commit
   }
 
@@ -424,7 +444,8 @@ export class DiskBlobStore implements BlobStore {
       await file.write(Uint8Array.of(1), 0)
     } finally {
       await file.close()
-      await this.#disk.unlink(path)
+      // A sweep may have emptied the trash meanwhile.
+      await unlessMissing(this.#disk.unlink(path), undefined)
     }
   }
 
@@ -498,7 +519,8 @@ export class DiskBlobStore implements BlobStore {
   /** What failed writers and other attempts left in the upload's folder. */
   async #removeStrays(folder: string, expected: ReadonlySet<string>): Promise<void> {
     for (const name of await this.#disk.list(folder)) {
-      if (!expected.has(name)) await this.#disk.unlink(join(folder, name))
+      if (expected.has(name)) continue
+      await unlessMissing(this.#disk.unlink(join(folder, name)), undefined)
     }
   }
 

@@ -4,22 +4,51 @@
 // where the number of a process says nothing: in both of them the relay may be number 1. A process that
 // was stopped, or hangs, still holds it. What was copied, or outlived a restart, nobody listens on.
 //
-// Another machine cannot be asked this way. Two that share a folder over the network would share the
-// index as well, which its library does not allow.
+// A relay with the index inside the folder has it alone. Relays with one index elsewhere may share it:
+// each of them holds the lock only while it opens the folder, and says in a file of its own, which counts
+// while its socket is listened on, which index it has.
+//
+// Another machine cannot be asked this way, so relays that share a folder run on one.
 import { randomUUID } from "node:crypto"
 import { chmodSync, closeSync, openSync, readFileSync, readlinkSync } from "node:fs"
 import { connect, createServer, type Server } from "node:net"
 import { join } from "node:path"
 import { equalBytes, parseUtf8, utf8 } from "../../protocol/index.js"
-import { type Disk, discardFile, hasCode, readSmallFile, unlessMissing } from "../disk.js"
+import {
+  type Disk,
+  discardFile,
+  hasCode,
+  readSmallFile,
+  unlessMissing,
+  writeSyncedFile,
+} from "../disk.js"
 
 /** A folder the relay will not work in; the message says what to do about it. */
 export class DataFolderError extends Error {
   override readonly name = "DataFolderError"
 }
 
+/** How a relay means to have a folder. */
+export type FolderUse =
+  | { readonly kind: "alone" }
+  /** With others that say the same of their index. */
+  | { readonly kind: "shared"; readonly index: string }
+
+export interface FolderHold {
+  /** Names this process to those that share the folder with it. */
+  readonly token: string
+  /** Whether the process of that token holds the folder still. */
+  isAlive(token: string): Promise<boolean>
+  /** Lets the next one in, where the folder is shared. */
+  opened(): Promise<void>
+  /** Gives the folder back. */
+  release(): Promise<void>
+}
+
 interface Holder {
   readonly token: string
+  /** It shares the folder, and lets the next one in when it has opened it. */
+  readonly opening: boolean
   /** False where the file system has no sockets; then the rest is all there is to go by. */
   readonly listens: boolean
   readonly boot: string
@@ -35,38 +64,102 @@ const lockName = "lock"
 /** The most it may hold. */
 const lockBytes = 1000
 const socketPattern = /^lock-[0-9a-f-]{36}$/
+const sharePattern = /^share-([0-9a-f-]{36})$/
+/** What opening a folder takes at most, on a slow disk; who waits longer for it is told so. */
+const openWithinMs = 20_000
+const lookAgainMs = 20
 /** What the address of a socket holds on every system, and a little less. */
 const socketPathBytes = 100
 
 /** Whether a file of this name is one of the lock's own. */
 export function isLockFile(name: string): boolean {
-  return name === lockName || socketPattern.test(name)
+  return name === lockName || socketPattern.test(name) || sharePattern.test(name)
 }
 
-/** Takes the folder or throws DataFolderError. The result gives it back. */
-export async function lockFolder(disk: Disk, folder: string): Promise<() => Promise<void>> {
+/** Takes the folder or throws DataFolderError. */
+export async function lockFolder(
+  disk: Disk,
+  folder: string,
+  use: FolderUse = { kind: "alone" },
+): Promise<FolderHold> {
   const file = join(folder, lockName)
   const token = randomUUID()
   // Before the file: nobody finds a lock whose holder does not listen yet.
   const socket = await listenBeside(folder, token)
-  const holder: Holder = { token, listens: socket !== undefined, ...thisProcess() }
+  if (socket === undefined && use.kind === "shared") {
+    throw new DataFolderError(
+      `${folder} is on a file system without sockets, by which relays that share a folder know of one another: name one on another file system with --data`,
+    )
+  }
+  const holder: Holder = {
+    token,
+    opening: use.kind === "shared",
+    listens: socket !== undefined,
+    ...thisProcess(),
+  }
+  const share = join(folder, `share-${token}`)
+  const unlock = () => unlessMissing(disk.unlink(file), undefined)
   try {
     await takeFile(disk, folder, file, JSON.stringify(holder))
     await removeDeadSockets(disk, folder)
     // Another one may have found the same dead holder, and then have removed this lock for that one's.
     const bytes = await readSmallFile(disk, file, lockBytes)
     if (bytes === undefined || parseHolder(bytes)?.token !== token) throw beingOpened(folder)
+    try {
+      await checkSharers(disk, folder, use)
+      if (use.kind === "shared") {
+        await writeSyncedFile(disk, share, utf8(JSON.stringify({ index: use.index })))
+      }
+    } catch (error) {
+      await unlock()
+      throw error
+    }
   } catch (error) {
     await socket?.close()
     throw error
   }
-  return async () => {
-    await socket?.close()
-    await unlessMissing(disk.unlink(file), undefined)
+  return {
+    token,
+    isAlive: (other) => isListening(folder, socketName(other)),
+    async opened() {
+      if (use.kind === "shared") await unlock()
+    },
+    async release() {
+      await discardFile(disk, share)
+      await socket?.close()
+      const bytes = await readSmallFile(disk, file, lockBytes)
+      // Where the folder is shared the lock is another one's by now.
+      if (bytes !== undefined && parseHolder(bytes)?.token === token) await unlock()
+    },
   }
 }
 
+/** Throws DataFolderError where others have the folder that this one cannot have it with. */
+async function checkSharers(disk: Disk, folder: string, use: FolderUse): Promise<void> {
+  for (const name of await disk.list(folder)) {
+    const token = sharePattern.exec(name)?.[1]
+    if (token === undefined) continue
+    const path = join(folder, name)
+    if (!(await isListening(folder, socketName(token)))) {
+      await unlessMissing(disk.unlink(path), undefined)
+      continue
+    }
+    const bytes = await readSmallFile(disk, path, lockBytes)
+    const index = bytes === undefined ? undefined : parseShare(bytes)
+    if (index === undefined || (use.kind === "shared" && use.index === index)) continue
+    throw new DataFolderError(
+      `${folder} is in use by a relay with --redis ${index}: stop it, or give this one the same --redis`,
+    )
+  }
+}
+
+function parseShare(bytes: Uint8Array): string | undefined {
+  const said = parseFields(bytes)
+  return typeof said?.["index"] === "string" ? said["index"] : undefined
+}
+
 async function takeFile(disk: Disk, folder: string, file: string, text: string): Promise<void> {
+  const untilMs = performance.now() + openWithinMs
   for (let attempt = 0; attempt < 3; attempt++) {
     try {
       const lock = await disk.create(file)
@@ -82,8 +175,14 @@ async function takeFile(disk: Disk, folder: string, file: string, text: string):
       return
     } catch (error) {
       if (!hasCode(error, "EEXIST")) throw error
-      await removeAbandoned(disk, file, await checkAbandoned(disk, folder, file))
     }
+    let found = await look(disk, folder, file)
+    while (found.kind === "opening" && performance.now() < untilMs) {
+      await new Promise((resolve) => setTimeout(resolve, lookAgainMs))
+      found = await look(disk, folder, file)
+    }
+    if (found.kind === "opening") break
+    await removeAbandoned(disk, file, found.bytes)
   }
   throw beingOpened(folder)
 }
@@ -111,27 +210,29 @@ async function removeAbandoned(
   await unlessMissing(isTheOne ? disk.unlink(aside) : disk.rename(aside, file), undefined)
 }
 
-/** What the file says. Throws DataFolderError unless it is certain that the holder is gone. */
-async function checkAbandoned(
-  disk: Disk,
-  folder: string,
-  file: string,
-): Promise<Uint8Array | undefined> {
+type Found =
+  /** By one that shares it, and will let the next one in. */
+  { readonly kind: "opening" } | { readonly kind: "gone"; readonly bytes: Uint8Array | undefined }
+
+/** What has become of the holder. Throws DataFolderError where it may be there and keep the folder. */
+async function look(disk: Disk, folder: string, file: string): Promise<Found> {
   const bytes = await readSmallFile(disk, file, lockBytes)
-  const holder = bytes === undefined ? undefined : parseHolder(bytes)
+  if (bytes === undefined) return { kind: "gone", bytes }
+  const holder = parseHolder(bytes)
   const inUse = `${folder} is in use by another relay`
   const heldByOther = () => new DataFolderError(`${inUse}: ${remedy}`)
   if (holder === undefined) {
     // One that is being written, or whose writer died over it.
     if (await isFresh(disk, file)) throw heldByOther()
-    return bytes
+    return { kind: "gone", bytes }
   }
   if (holder.listens) {
-    if (await isListening(folder, socketName(holder.token))) throw heldByOther()
-    return bytes
+    if (!(await isListening(folder, socketName(holder.token)))) return { kind: "gone", bytes }
+    if (holder.opening) return { kind: "opening" }
+    throw heldByOther()
   }
   const self = thisProcess()
-  if (holder.boot !== self.boot) return bytes
+  if (holder.boot !== self.boot) return { kind: "gone", bytes }
   if (holder.pidNamespace !== self.pidNamespace) {
     throw new DataFolderError(
       `${inUse}, or was left behind by one in another container; when none runs, run: rm '${file}'`,
@@ -140,24 +241,29 @@ async function checkAbandoned(
   if (isAlive(holder.pid) && holder.started === startTime(holder.pid)) {
     throw heldByOther()
   }
-  return bytes
+  return { kind: "gone", bytes }
 }
 
 function parseHolder(bytes: Uint8Array): Holder | undefined {
+  // One of an earlier version says nothing of opening, and keeps the folder.
+  const { opening = false, ...others } = parseFields(bytes) ?? {}
+  const { token, listens, boot, pidNamespace, pid, started } = others
+  if (typeof token !== "string" || !socketPattern.test(socketName(token))) return undefined
+  if (typeof opening !== "boolean") return undefined
+  if (typeof listens !== "boolean" || typeof boot !== "string") return undefined
+  if (typeof pidNamespace !== "string" || typeof started !== "string") return undefined
+  if (typeof pid !== "number" || !Number.isSafeInteger(pid) || pid <= 0) return undefined
+  return { token, opening, listens, boot, pidNamespace, pid, started }
+}
+
+function parseFields(bytes: Uint8Array): Partial<Record<string, unknown>> | undefined {
   let said: unknown
   try {
     said = JSON.parse(parseUtf8(bytes, "lock"))
   } catch {
     return undefined
   }
-  if (typeof said !== "object" || said === null) return undefined
-  const fields: Partial<Record<string, unknown>> = { ...said }
-  const { token, listens, boot, pidNamespace, pid, started } = fields
-  if (typeof token !== "string" || !socketPattern.test(socketName(token))) return undefined
-  if (typeof listens !== "boolean" || typeof boot !== "string") return undefined
-  if (typeof pidNamespace !== "string" || typeof started !== "string") return undefined
-  if (typeof pid !== "number" || !Number.isSafeInteger(pid) || pid <= 0) return undefined
-  return { token, listens, boot, pidNamespace, pid, started }
+  return typeof said === "object" && said !== null ? { ...said } : undefined
 }
 
 async function isFresh(disk: Disk, file: string): Promise<boolean> {

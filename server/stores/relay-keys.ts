@@ -8,7 +8,7 @@ import {
   stampEpoch,
   utf8,
 } from "../../protocol/index.js"
-import { type Disk, hasCode, readSmallFile, writeSyncedFile } from "../disk.js"
+import { type Disk, readSmallFile, unlessMissing, writeSyncedFile } from "../disk.js"
 import type { DataFolder } from "./data-folder.js"
 
 const keyBytes = 32
@@ -54,7 +54,7 @@ export async function openRelayKeys(input: {
       const epoch = stampEpoch(acceptedMs)
       let key = sourceKeys.get(epoch)
       if (key === undefined) {
-        key = ensure(`source-${epoch}`)
+        key = folder.locks.run("keys", () => ensure(`source-${epoch}`))
         sourceKeys.set(epoch, key)
         // A full disk today shall not be remembered tomorrow.
         key.catch(() => sourceKeys.delete(epoch))
@@ -66,7 +66,7 @@ export async function openRelayKeys(input: {
       for (const name of await disk.list(folder.keys)) {
         const epoch = /^source-([0-9]+)$/.exec(name)?.[1]
         if (epoch === undefined || Number(epoch) >= oldest) continue
-        await disk.unlink(join(folder.keys, name))
+        await unlessMissing(disk.unlink(join(folder.keys, name)), undefined)
         sourceKeys.delete(Number(epoch))
       }
     },
@@ -79,16 +79,13 @@ interface KeyPlace {
   readonly name: string
 }
 
+/** One caller at a time for each name. */
 async function ensureKey(place: KeyPlace & { readonly random: Random }): Promise<Uint8Array> {
   const { disk, folder, name, random } = place
   const known = await readKey(place)
   if (known !== undefined) return known
   const temporary = join(folder, `new-${name}`)
-  try {
-    await disk.unlink(temporary)
-  } catch (error) {
-    if (!hasCode(error, "ENOENT")) throw error
-  }
+  await unlessMissing(disk.unlink(temporary), undefined)
   const key = random(keyBytes)
   await writeSyncedFile(disk, temporary, key)
   await disk.rename(temporary, join(folder, name))

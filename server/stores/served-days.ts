@@ -13,7 +13,10 @@ const fileBytes = 200
 
 export interface ServedDays {
   readonly count: number
-  /** Counts the day it is at `nowMs`, if it is a later one than any before. Durable when it resolves. */
+  /**
+   * Counts the day it is at `nowMs`, if it is a later one than any before. Durable when it resolves. One
+   * caller at a time.
+   */
   note(nowMs: number): Promise<void>
 }
 
@@ -27,21 +30,29 @@ export async function openServedDays(input: {
   const { disk, folder, recordKey, log, nowMs } = input
   const file = join(folder, fileName)
   // Nothing is written yet: a relay has to start on a full disk, too.
-  let days: Days = { day: Math.floor(nowMs / dayMs), count: 0 }
-  const bytes = await readSmallFile(disk, file, fileBytes)
-  try {
-    if (bytes !== undefined) days = parseDays(recordKey, bytes)
-  } catch (error) {
-    // The count begins anew. It is behind what inboxes remember then, and they begin anew with it.
-    if (!(error instanceof DamagedRecord)) throw error
-    log("record_refused", failureFields(error), "alarm")
+  let days: Days = (await read()) ?? { day: Math.floor(nowMs / dayMs), count: 0 }
+
+  async function read(): Promise<Days | undefined> {
+    const bytes = await readSmallFile(disk, file, fileBytes)
+    try {
+      return bytes && parseDays(recordKey, bytes)
+    } catch (error) {
+      // The count begins anew. It is behind what inboxes remember then, and they begin anew with it.
+      if (!(error instanceof DamagedRecord)) throw error
+      log("record_refused", failureFields(error), "alarm")
+      return undefined
+    }
   }
+
   return {
     get count() {
       return days.count
     },
     async note(nowMs) {
       const day = Math.floor(nowMs / dayMs)
+      if (day <= days.day) return
+      // Another relay that shares the folder may have counted since.
+      days = (await read()) ?? days
       if (day <= days.day) return
       const next = { day, count: days.count + 1 }
       const fresh = `${file}.new`

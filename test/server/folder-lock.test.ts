@@ -25,7 +25,12 @@ describe("the lock of a data folder", () => {
   })
   afterEach(() => rmSync(folder, { recursive: true, force: true }))
 
-  const lock = (where: string = folder) => lockFolder(nodeDisk, where)
+  const lock = async (where: string = folder) => {
+    const hold = await lockFolder(nodeDisk, where)
+    return () => hold.release()
+  }
+  const share = (index: string = "redis://one") =>
+    lockFolder(nodeDisk, folder, { kind: "shared", index })
   const lockFile = (where: string = folder) => join(where, "lock")
   const held = (): Record<string, unknown> => JSON.parse(readFileSync(lockFile(), "utf8"))
 
@@ -100,6 +105,64 @@ describe("the lock of a data folder", () => {
     const releases = outcomes.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []))
     expect(releases).toHaveLength(1)
     for (const release of releases) await release()
+  })
+
+  describe("with relays that share the folder", () => {
+    it("lets the next one in when the one before has opened it, and not sooner", async () => {
+      const first = await share()
+      let isIn = false
+      const second = share().then((hold) => {
+        isIn = true
+        return hold
+      })
+      await new Promise((resolve) => setImmediate(resolve))
+      expect(isIn).toBe(false)
+      await first.opened()
+      const hold = await second
+      await hold.opened()
+      expect(await first.isAlive(hold.token)).toBe(true)
+      await hold.release()
+      expect(await first.isAlive(hold.token)).toBe(false)
+      await first.release()
+      expect(readdirSync(folder)).toEqual([])
+    })
+
+    it("keeps out one that would have it alone, for as long as one of them is there", async () => {
+      const first = await share()
+      await first.opened()
+      await expect(lock()).rejects.toThrow(
+        `${folder} is in use by a relay with --redis redis://one: stop it, or give this one the same --redis`,
+      )
+      await first.release()
+      await (
+        await lock()
+      )()
+    })
+
+    it("keeps out one with another index", async () => {
+      const first = await share()
+      await first.opened()
+      await expect(share("redis://two")).rejects.toThrow(
+        /in use by a relay with --redis redis:\/\/one/,
+      )
+      const second = await share()
+      await second.release()
+      await first.release()
+    })
+
+    it("keeps them out while one has it alone", async () => {
+      const release = await lock()
+      await expect(share()).rejects.toThrow(/in use by another relay/)
+      await release()
+    })
+
+    it("counts none whose process is gone", async () => {
+      const gone = "00000000-0000-4000-8000-000000000000"
+      writeFileSync(join(folder, `share-${gone}`), JSON.stringify({ index: "redis://other" }))
+      const first = await share()
+      expect(readdirSync(folder)).not.toContain(`share-${gone}`)
+      await first.release()
+    })
   })
 
   /** What a lock says of this process, which does not hold it. */

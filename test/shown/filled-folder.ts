@@ -13,7 +13,6 @@ import {
   sha256,
 } from "../../protocol/index.js"
 import { createChains } from "../../server/chains.js"
-import { systemClock } from "../../server/clock.js"
 import { eachAtMost } from "../../server/gate.js"
 import { deliveryIdOf, inboxIdOf } from "../../server/ids.js"
 import { type Disk, type DiskFile } from "../../server/index.js"
@@ -67,7 +66,7 @@ export async function fillFolder(wanted: {
       blobs,
       logs,
       keys,
-      clock: systemClock,
+      locks: folder.locks,
       random: systemRandomness,
       counts,
     })
