@@ -6,10 +6,10 @@ import express, {
   type RequestHandler,
   type Response,
 } from "express"
-import type { IncomingMessage, ServerResponse } from "node:http"
+import type { IncomingMessage } from "node:http"
 import { FormatError, RelayRefusal } from "../protocol/index.js"
 import type { Clock } from "./clock.js"
-import { isDiskFull } from "./disk.js"
+import { hasCode, isDiskFull } from "./disk.js"
 import { MethodRefusal, mount, type Route } from "./http/method-table.js"
 import { replyProblem, setCommonHeaders } from "./http/replies.js"
 import { ClientGone } from "./http/requests.js"
@@ -19,7 +19,7 @@ import type { Counts, RequestLabels } from "./operator/counts.js"
 import { RangeRefusal } from "./routes/deliveries.js"
 import { rebuilding } from "./routes/relay-info.js"
 import { DamagedRecord } from "./stores/maced-record.js"
-import { relayFull } from "./relay-refusals.js"
+import { busy, relayFull } from "./relay-refusals.js"
 
 export interface AppNeeds {
   /** What answers at any time. */
@@ -33,7 +33,7 @@ export interface AppNeeds {
   readonly clock: Clock
 }
 
-/** How long an unread body may go on arriving after its request was refused. */
+/** How long an unread body may go on arriving after its request was answered. */
 const lingerMs = 10_000
 
 export function createApp(needs: AppNeeds): Express {
@@ -53,6 +53,7 @@ export function createApp(needs: AppNeeds): Express {
       needs.log("request", { ...said, ...(code !== undefined && { code }) }, "debug")
       needs.counts.request(labelsOf(req, res))
     })
+    res.once("finish", () => lingerOverBody(req, needs.clock))
     next()
   })
   app.use(everyRequest)
@@ -105,7 +106,7 @@ const everyRequest: RequestHandler = (req, res, next) => {
 }
 
 function errorHandler(
-  { log, clock }: AppNeeds,
+  { log }: AppNeeds,
   refusals: WeakMap<IncomingMessage, string>,
 ): ErrorRequestHandler {
   // Express knows an error handler by its four parameters.
@@ -129,7 +130,9 @@ function errorHandler(
       res.destroy()
       return
     }
-    lingerOverBody(req, res, refusal, clock)
+    if (!req.complete && (code === "too_slow" || code === "too_large")) {
+      res.setHeader("Connection", "close")
+    }
     replyProblem(res, refusal, extraHeaders(refusal))
   }
 }
@@ -142,6 +145,8 @@ export function refusalFor(error: unknown): RelayRefusal {
   // The router's word for a path whose %-escapes do not decode.
   if (error instanceof URIError) return new RelayRefusal("not_found")
   if (isDiskFull(error)) return relayFull()
+  // Connections take descriptors, and most of them go soon.
+  if (hasCode(error, "EMFILE", "ENFILE")) return busy()
   return new RelayRefusal("internal")
 }
 
@@ -152,19 +157,11 @@ function extraHeaders(refusal: RelayRefusal): Record<string, string> {
 }
 
 /**
- * A client that is still sending when it is refused would not read the answer if the connection were
- * cut under it. The rest of the body is read and thrown away, for a while.
+ * A client that is still sending when it has its answer would not read it if the connection were cut
+ * under it. The rest of the body is read and thrown away, for a while.
  */
-function lingerOverBody(
-  req: IncomingMessage,
-  res: ServerResponse,
-  refusal: RelayRefusal,
-  clock: Clock,
-): void {
+function lingerOverBody(req: IncomingMessage, clock: Clock): void {
   if (req.complete) return
-  if (refusal.code === "too_slow" || refusal.code === "too_large") {
-    res.setHeader("Connection", "close")
-  }
   const { socket } = req
   const cancel = clock.after(lingerMs, () => socket.destroy())
   req.once("end", cancel)

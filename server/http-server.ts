@@ -5,7 +5,6 @@ import {
   type RequestListener,
   type Server,
   type ServerOptions,
-  type ServerResponse,
 } from "node:http"
 import { createServer as createTlsServer } from "node:https"
 import type { AddressInfo, Socket } from "node:net"
@@ -14,7 +13,10 @@ import { encodeProblem, KIB, RelayRefusal } from "../protocol/index.js"
 import type { Clock } from "./clock.js"
 import type { ListenAddress } from "./config.js"
 import { hasCode } from "./disk.js"
+import { createDoor } from "./http/connections.js"
 import { commonHeaders } from "./http/replies.js"
+import { createTurns } from "./http/turns.js"
+import { failureFields, type Log, type LogFields } from "./log.js"
 
 export interface HttpServer {
   /** Resolves to where it listens. */
@@ -35,25 +37,30 @@ const headersTimeoutMs = 10_000
 const idleMs = 60_000
 const keepAliveMs = 5_000
 const checkEveryMs = 5_000
-const requestsPerConnection = 1000
-const connectionsAtMost = 16_384
+/** How long a client may take to read why its connection ends. */
+const lingerMs = 10_000
+const sayEveryMs = 60_000
 const drainMs = 10_000
 const drainLookMs = 50
 
-/** Speaks TLS when it is given a certificate. */
-export function createHttpServer(
-  app: RequestListener,
-  clock: Clock,
-  certificate?: SecureContextOptions,
-): HttpServer {
-  /** Those that are not out yet, by the connection they are for. */
-  const answers = new WeakMap<Socket, Set<ServerResponse>>()
-  const listener = (req: IncomingMessage, res: ServerResponse): void => {
-    const ours = answers.get(req.socket) ?? new Set()
-    answers.set(req.socket, ours.add(res))
-    res.once("close", () => ours.delete(res))
-    app(req, res)
-  }
+export interface HttpServerNeeds {
+  readonly app: RequestListener
+  readonly clock: Clock
+  readonly log: Log
+  readonly connectionsAtMost: number
+  /** Speaks TLS when there is one. */
+  readonly certificate?: SecureContextOptions | undefined
+}
+
+export function createHttpServer(needs: HttpServerNeeds): HttpServer {
+  const { clock, log, certificate } = needs
+  let isStopping = false
+  const turns = createTurns((req, res) => {
+    // Whoever keeps asking on one connection goes elsewhere with the next request.
+    if (isStopping) res.setHeader("Connection", "close")
+    needs.app(req, res)
+  })
+  const { listener } = turns
   const options: ServerOptions = {
     maxHeaderSize: headerBytes,
     headersTimeout: headersTimeoutMs,
@@ -71,17 +78,27 @@ export function createHttpServer(
         )
   const server: Server = tlsServer ?? createServer(options, listener)
   server.maxHeadersCount = headersAtMost
-  server.maxRequestsPerSocket = requestsPerConnection
-  server.maxConnections = connectionsAtMost
   server.setTimeout(idleMs)
   // The body is asked for when a handler wants it, so a refused upload is never sent.
   server.on("checkContinue", listener)
   server.on("checkExpectation", listener)
   server.on("clientError", (error: Error, socket: Socket) => {
-    const isAnswering = [...(answers.get(socket) ?? [])].some((res) => res.headersSent)
     // In the middle of an answer another one would be read as part of it.
-    if (hasCode(error, "ECONNRESET") || !socket.writable || isAnswering) socket.destroy()
-    else answerBadRequest(error, socket)
+    if (hasCode(error, "ECONNRESET") || !socket.writable || turns.isAnswering(socket)) {
+      socket.destroy()
+      return
+    }
+    answerBadRequest(error, socket)
+    const cancel = clock.after(lingerMs, () => socket.destroy())
+    socket.once("close", cancel)
+  })
+  const refused = sayNowAndThen("connections_refused", { clock, log })
+  const door = createDoor(needs.connectionsAtMost, () => refused({}))
+  server.on("connection", door)
+  // Node ends the process over an error that nobody hears: here one of accepting, as when there are no
+  // descriptors left.
+  server.on("error", (error) => {
+    if (server.listening) refused(failureFields(error))
   })
   server.on("upgrade", (_req: IncomingMessage, socket: Socket) => socket.destroy())
   server.on("connect", (_req: IncomingMessage, socket: Socket) => socket.destroy())
@@ -112,6 +129,7 @@ export function createHttpServer(
 
     async stop() {
       if (!server.listening) return
+      isStopping = true
       const closed = new Promise<void>((resolve) => server.close(() => resolve()))
       let stopLooking: (() => void) | undefined
       const look = (): void => {
@@ -124,6 +142,23 @@ export function createHttpServer(
       cancel()
       stopLooking?.()
     },
+  }
+}
+
+/** A warning at once, and then once a minute with how many there were. */
+function sayNowAndThen(
+  event: string,
+  { clock, log }: { readonly clock: Clock; readonly log: Log },
+): (fields: LogFields) => void {
+  let count = 0
+  let isQuiet = false
+  return (fields) => {
+    count += 1
+    if (isQuiet) return
+    isQuiet = true
+    log(event, { ...fields, count }, "warning")
+    count = 0
+    clock.after(sayEveryMs, () => (isQuiet = false))
   }
 }
 

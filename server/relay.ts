@@ -18,12 +18,14 @@ import { createDeliveries } from "./deliveries.js"
 import { type Disk, isDiskFull } from "./disk.js"
 import { createFinishing } from "./finishing.js"
 import { PartBuffers } from "./http/buffers.js"
+import { connectionsFor } from "./http/connections.js"
 import { createSources } from "./http/source.js"
 import { createHttpServer, type HttpServer } from "./http-server.js"
 import { createIdleInboxes } from "./idle-inboxes.js"
 import { createLog, failureFields } from "./log.js"
 import { createLogins } from "./logins.js"
 import { nodeDisk } from "./node-disk.js"
+import { openFilesAtMost } from "./open-files.js"
 import { createCounts } from "./operator/counts.js"
 import { createOperatorApp } from "./operator/app.js"
 import { openOperatorSocket, type OperatorSocket } from "./operator/socket.js"
@@ -233,7 +235,9 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       log,
       clock,
     })
-    const server = createHttpServer(app, clock, certificate?.context)
+    const connectionsAtMost = connectionsFor(openFilesAtMost())
+    const listening = { clock, log, connectionsAtMost }
+    const server = createHttpServer({ ...listening, app, certificate: certificate?.context })
     let stopWatching: (() => void) | undefined
     let stopSchedule: (() => Promise<void>) | undefined
     let operatorSocket: OperatorSocket | undefined
@@ -257,7 +261,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     async function startMetrics(listen: ListenAddress): Promise<void> {
       // Loaded where it is wanted only.
       const { createMetricsApp } = await import("./operator/metrics.js")
-      const metrics = createHttpServer(createMetricsApp({ status, counts }), clock)
+      const metrics = createHttpServer({ ...listening, app: createMetricsApp({ status, counts }) })
       let at: ListenAddress
       try {
         at = await metrics.start(listen)

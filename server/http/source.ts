@@ -139,6 +139,22 @@ function canonicalAddress(text: string): string | undefined {
   return [24, 16, 8, 0].map((shift) => Math.floor(bits / 2 ** shift) % 256).join(".")
 }
 
+/**
+ * What one customer of a provider has to himself: of IPv4 one address, of IPv6 often all that begins
+ * with the same 48 bits.
+ */
+export function networkOf(addressText: string): string {
+  const address = canonicalAddress(addressText) ?? ""
+  if (isIP(address) !== 6) return address
+  const [head = "", tail = ""] = address.split("::")
+  const zeros = Math.max(0, 8 - groups(head).length - groups(tail).length)
+  return [...groups(head), ...Array<string>(zeros).fill("0"), ...groups(tail)].slice(0, 3).join(":")
+}
+
+function groups(text: string): string[] {
+  return text === "" ? [] : text.split(":")
+}
+
 export interface Sources {
   /** Whom this request counts against. Says so in the log when it cannot be told. */
   of(req: IncomingMessage): Source

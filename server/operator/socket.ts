@@ -44,6 +44,8 @@ export async function openOperatorSocket(input: {
       if (umask !== undefined) process.umask(umask)
     }
   })
+  // Of accepting, as when there are no descriptors left; unheard, it would end the process.
+  server.on("error", () => undefined)
   return {
     async close() {
       // Node unlinks the path.

@@ -1,4 +1,4 @@
-import { connect, type Socket } from "node:net"
+import { connect } from "node:net"
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
 import {
   encodeBearer,
@@ -10,34 +10,7 @@ import {
 import { ManualClock } from "../server/manual-clock.js"
 import { personAt } from "../server/people.js"
 import { openRelay, type RelayUnderTest, type StartedUpload } from "../server/relay-under-test.js"
-
-interface Answer {
-  /** Of each response on the connection, in order. */
-  readonly statuses: readonly number[]
-  readonly text: string
-}
-
-/** Says `text` to the relay on a raw connection and reads until the relay closes it. */
-async function say(port: number, ...texts: readonly (string | Uint8Array)[]): Promise<Answer> {
-  const socket = connect(port, "127.0.0.1")
-  for (const text of texts) socket.write(text)
-  return answerOn(socket)
-}
-
-function answerOn(socket: Socket): Promise<Answer> {
-  return new Promise((resolve, reject) => {
-    const chunks: Buffer[] = []
-    socket.on("data", (chunk) => chunks.push(chunk))
-    socket.on("error", reject)
-    socket.on("close", () => {
-      const text = Buffer.concat(chunks).toString("latin1")
-      const statuses = [...text.matchAll(/HTTP\/1\.1 ([0-9]{3}) /g)].map(([, status]) =>
-        Number(status),
-      )
-      resolve({ statuses, text })
-    })
-  })
-}
+import { answerOn, say, until } from "./raw-connection.js"
 
 describe("HTTP that is not as it should be", () => {
   let under: RelayUnderTest
@@ -170,7 +143,7 @@ describe("HTTP that is not as it should be", () => {
     socket.write("GET /v1/probe?pause=1000 HTTP/1.1\r\nHost: relay.test\r\n\r\n")
     const answer = answerOn(socket)
     // Half of the body is out by then.
-    while (clock.waiting === before) await new Promise((resolve) => setImmediate(resolve))
+    await until(() => clock.waiting > before)
     socket.write("no HTTP at all\r\n\r\n")
     const { statuses, text } = await answer
     expect(statuses).toEqual([200])
@@ -212,7 +185,7 @@ describe("HTTP that is not as it should be", () => {
       putHead("Content-Length: 1000").replace(encodeBearer(upload.token), encodeBearer(random(32))),
     )
     const answer = answerOn(socket)
-    while (clock.waiting === before) await new Promise((resolve) => setImmediate(resolve))
+    await until(() => clock.waiting > before)
     clock.advance(10_000)
     expect((await answer).statuses).toEqual([401])
   })

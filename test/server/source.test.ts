@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it } from "vitest"
 import { parseRelayInfo } from "../../protocol/index.js"
-import { sourceResolver, trustedProxiesKind } from "../../server/http/source.js"
+import { networkOf, sourceResolver, trustedProxiesKind } from "../../server/http/source.js"
 import { ManualClock } from "./manual-clock.js"
 import { openRelay, type RelayUnderTest } from "./relay-under-test.js"
 
@@ -116,5 +116,22 @@ describe("a relay behind a proxy", () => {
     expect(await proxyOf("203.0.113.9, 10.0.0.1")).toBe("trusted")
     expect(await proxyOf("203.0.113.9")).toBe("wrong")
     expect(under.log.map(({ event }) => event)).toContain("trusted_proxies_wrong")
+  })
+})
+
+describe("the network that an address belongs to", () => {
+  it("is an IPv4 address itself, however it is written", () => {
+    for (const text of ["198.51.100.7", "::ffff:198.51.100.7", "::ffff:c633:6407"]) {
+      expect(networkOf(text)).toBe("198.51.100.7")
+    }
+  })
+
+  it("is the first 48 bits of an IPv6 address, however it is written", () => {
+    for (const text of ["2001:db8:7::1", "2001:DB8:7:ffff:1:2:3:4", "2001:0db8:0007::%eth0"]) {
+      expect(networkOf(text)).toBe("2001:db8:7")
+    }
+    expect(networkOf("2001:db8::1")).toBe("2001:db8:0")
+    expect(networkOf("::1")).toBe("0:0:0")
+    expect(networkOf("::2:3:4:5:6:7:8")).toBe("0:2:3")
   })
 })
