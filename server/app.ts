@@ -18,8 +18,9 @@ import { failureFields, type Log } from "./log.js"
 import type { Counts, RequestLabels } from "./operator/counts.js"
 import { RangeRefusal } from "./routes/deliveries.js"
 import { rebuilding } from "./routes/relay-info.js"
+import { IndexUnavailable } from "./stores/index-errors.js"
 import { DamagedRecord } from "./stores/maced-record.js"
-import { busy, relayFull } from "./relay-refusals.js"
+import { busy, indexUnavailable, relayFull } from "./relay-refusals.js"
 
 export interface AppNeeds {
   /** What answers at any time. */
@@ -119,7 +120,10 @@ function errorHandler(
     refusals.set(req, refusal.code)
     if (error instanceof DamagedRecord) log("record_refused", failureFields(error), "alarm")
     const { code, status } = refusal
-    if (code === "internal" || code === "relay_full") {
+    if (error instanceof IndexUnavailable) {
+      const said = { route: routeOf(req), method: req.method, status, code: error.reason }
+      log("request_failed", { ...said, ...failureFields(error) }, "warning")
+    } else if (code === "internal" || code === "relay_full") {
       const said = { route: routeOf(req), method: req.method, status }
       // What the relay decided is no failure, though its operator has to know that there is no room.
       if (error === refusal) log("request_refused", { ...said, code }, "warning")
@@ -147,6 +151,7 @@ export function refusalFor(error: unknown): RelayRefusal {
   if (isDiskFull(error)) return relayFull()
   // Connections take descriptors, and most of them go soon.
   if (hasCode(error, "EMFILE", "ENFILE")) return busy()
+  if (error instanceof IndexUnavailable) return indexUnavailable()
   return new RelayRefusal("internal")
 }
 

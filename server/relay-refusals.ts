@@ -9,6 +9,14 @@ export function busy(): RelayRefusal {
   return new RelayRefusal("busy", { retryAfterSeconds: 1 })
 }
 
+/** The index is gone, full or failing over: the same request is good again when it is back. */
+export function indexUnavailable(): RelayRefusal {
+  return new RelayRefusal("busy", {
+    detail: "the relay's index is unavailable",
+    retryAfterSeconds: 5,
+  })
+}
+
 export function tooLarge(limit: number): RelayRefusal {
   return new RelayRefusal("too_large", { extras: { limit } })
 }

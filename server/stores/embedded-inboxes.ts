@@ -2,6 +2,7 @@
 import { EventEmitter } from "node:events"
 import { concatBytes, equalBytes, sha256, toHex } from "../../protocol/index.js"
 import { type DeliveryId, type InboxId, isDeliveryId } from "../ids.js"
+import { goneFrom, unlessExpired } from "./chain-entries.js"
 import {
   addToTally,
   type Embedded,
@@ -12,7 +13,6 @@ import {
   type StoredInbox,
 } from "./embedded-tables.js"
 import type {
-  ChainEntry,
   GoneEntry,
   InboxIndex,
   Quota,
@@ -413,14 +413,4 @@ function contentKey(content: {
   readonly envelopeHash: Uint8Array
 }): string {
   return toHex(sha256(concatBytes(content.headerHash, content.envelopeHash)))
-}
-
-function goneFrom(entry: WaitingEntry, reason: GoneEntry["reason"]): GoneEntry {
-  const { seq, head, id, headerHash, envelopeHash, acceptedMs, expiresMs } = entry
-  return { kind: "gone", seq, head, id, headerHash, envelopeHash, acceptedMs, expiresMs, reason }
-}
-
-/** Expiry holds for every reader, whether or not the sweep has come by. */
-function unlessExpired(entry: ChainEntry, now: number): ChainEntry {
-  return entry.kind === "waiting" && entry.expiresMs <= now ? goneFrom(entry, "expired") : entry
 }

@@ -437,8 +437,8 @@ const serverMutants: readonly Mutant[] = [
   },
   {
     id: "expired-entry-still-waits",
-    file: "server/stores/embedded-inboxes.ts",
-    find: `return entry.kind === "waiting" && entry.expiresMs <= now ? goneFrom(entry, "expired") : entry`,
+    file: "server/stores/chain-entries.ts",
+    find: `return entry.kind === "waiting" && entry.expiresMs <= nowMs ? goneFrom(entry, "expired") : entry`,
     replace: "return entry",
     testFile: "test/contracts/embedded-index.test.ts",
     test: "the index contract, embedded inboxes shows an expired entry as gone without any sweep",

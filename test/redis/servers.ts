@@ -1,0 +1,214 @@
+/** Real Redis servers for tests, each with a folder and a port of its own: one, a cluster, a watched pair. */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process"
+import { once } from "node:events"
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import path from "node:path"
+import { Redis } from "ioredis"
+import { freePort } from "../../bench/processes.js"
+
+/** Whether Redis can be started; what needs it is left out, but where CI is set it has to be there. */
+export function hasRedis(what: string): boolean {
+  if (spawnSync("redis-server", ["--version"]).status === 0) return true
+  if (process.env["CI"] !== undefined) {
+    throw new Error("redis-server (package redis-server) is not installed, and CI needs it")
+  }
+  console.warn(`left out: ${what}, because redis-server is not installed`)
+  return false
+}
+
+export interface RedisServer {
+  readonly port: number
+  readonly socket: string
+  readonly url: string
+  /** For what a test does to the server behind the relay's back. */
+  readonly admin: Redis
+  /** Ends it as a crash would. */
+  kill(): Promise<void>
+  /** Stops it from doing anything, and lets it go on. */
+  pause(): void
+  resume(): void
+  /** Again, with the same port and folder. */
+  start(): Promise<void>
+}
+
+type Settings = Readonly<Record<string, string | number>>
+
+export class RedisServers {
+  readonly #folder = mkdtempSync(path.join(tmpdir(), "knothole-redis-"))
+  readonly #children = new Set<ChildProcess>()
+  readonly #admins = new Set<Redis>()
+  #count = 0
+
+  constructor() {
+    process.once("exit", () => this.#killAll())
+  }
+
+  /** `settings` as in redis.conf, in place of those that suit a test. */
+  async server(settings: Settings = {}): Promise<RedisServer> {
+    const folder = path.join(this.#folder, String((this.#count += 1)))
+    mkdirSync(folder)
+    const port = await freePort()
+    const socket = path.join(folder, "redis.sock")
+    const all: Settings = {
+      port,
+      bind: "127.0.0.1",
+      unixsocket: socket,
+      dir: folder,
+      save: '""',
+      "maxmemory-policy": "noeviction",
+      ...settings,
+    }
+    const lines = Object.entries(all).map(([name, value]) => `${name} ${value}\n`)
+    const file = path.join(folder, "redis.conf")
+    writeFileSync(file, lines.join(""))
+    const admin = new Redis({ port, lazyConnect: true, disableClientInfo: true })
+    admin.on("error", () => undefined)
+    this.#admins.add(admin)
+    let child: ChildProcess
+    const start = async (): Promise<void> => {
+      child = this.#spawn([file])
+      await ready(child, "eady to accept connections")
+    }
+    await start()
+    return {
+      port,
+      socket,
+      url: `redis://127.0.0.1:${port}`,
+      admin,
+      start,
+      kill: () => end(child),
+      pause: () => void child.kill("SIGSTOP"),
+      resume: () => void child.kill("SIGCONT"),
+    }
+  }
+
+  /** A cluster of three masters; with `replicas`, three more that follow them. */
+  async cluster(settings: Settings = {}): Promise<{ nodes: RedisServer[]; url: string }> {
+    const nodes = await Promise.all(
+      [0, 1, 2].map(async () =>
+        this.server({
+          "cluster-enabled": "yes",
+          "cluster-config-file": "nodes.conf",
+          "cluster-port": await freePort(),
+          "cluster-node-timeout": 2000,
+          ...settings,
+        }),
+      ),
+    )
+    const [first] = nodes
+    if (first === undefined) throw new Error("a cluster has nodes")
+    await Promise.all(
+      nodes.map(({ admin }, at) => {
+        const from = Math.ceil((16_384 * at) / nodes.length)
+        const to = Math.ceil((16_384 * (at + 1)) / nodes.length) - 1
+        return admin.call("cluster", "addslotsrange", from, to)
+      }),
+    )
+    await Promise.all(
+      nodes.map(({ admin }, at) => admin.call("cluster", "set-config-epoch", at + 1)),
+    )
+    for (const node of nodes.slice(1)) {
+      const bus = /cluster-port\n(\d+)/.exec(await config(node.admin, "cluster-port"))?.[1]
+      await first.admin.call("cluster", "meet", "127.0.0.1", node.port, bus ?? "")
+    }
+    await until(async () => {
+      const states = await Promise.all(nodes.map(({ admin }) => admin.call("cluster", "info")))
+      return states.every((state) =>
+        /cluster_state:ok[^]*cluster_known_nodes:3/.test(String(state)),
+      )
+    })
+    const hosts = nodes.map(({ port }) => `127.0.0.1:${port}`)
+    return { nodes, url: `redis+cluster://${hosts.join(",")}` }
+  }
+
+  /** A master, its replica, and three sentinels that fail over within a second or two. */
+  async watched(): Promise<{ master: RedisServer; replica: RedisServer; url: string }> {
+    const master = await this.server()
+    const replica = await this.server({ replicaof: `127.0.0.1 ${master.port}` })
+    await until(async () => (await replica.admin.info()).includes("master_link_status:up"))
+    const ports = await Promise.all(
+      [0, 1, 2].map(async () => {
+        const port = await freePort()
+        const file = path.join(this.#folder, `sentinel-${port}.conf`)
+        writeFileSync(
+          file,
+          [
+            `port ${port}`,
+            "bind 127.0.0.1",
+            `dir ${this.#folder}`,
+            `sentinel monitor relay 127.0.0.1 ${master.port} 2`,
+            "sentinel down-after-milliseconds relay 500",
+            "sentinel failover-timeout relay 3000",
+            "",
+          ].join("\n"),
+        )
+        await ready(this.#spawn([file, "--sentinel"]), "+monitor")
+        return port
+      }),
+    )
+    // They find each other through the master, and the replica by asking it.
+    const sentinels = ports.map((port) => new Redis({ port, disableClientInfo: true }))
+    for (const sentinel of sentinels) {
+      await until(async () => {
+        const said = String(await sentinel.call("sentinel", "master", "relay"))
+        return /num-slaves,1,num-other-sentinels,2/.test(said)
+      })
+      sentinel.disconnect()
+    }
+    const hosts = ports.map((port) => `127.0.0.1:${port}`)
+    return { master, replica, url: `redis+sentinel://${hosts.join(",")}/relay` }
+  }
+
+  async close(): Promise<void> {
+    for (const admin of this.#admins) admin.disconnect()
+    await Promise.all([...this.#children].map(end))
+    rmSync(this.#folder, { recursive: true, force: true })
+  }
+
+  #spawn(args: string[]): ChildProcess {
+    const child = spawn("redis-server", args, { stdio: ["ignore", "pipe", "inherit"] })
+    this.#children.add(child)
+    child.once("exit", () => this.#children.delete(child))
+    return child
+  }
+
+  #killAll(): void {
+    for (const child of this.#children) child.kill("SIGKILL")
+  }
+}
+
+async function config(admin: Redis, name: string): Promise<string> {
+  const reply = await admin.call("config", "get", name)
+  return Array.isArray(reply) ? reply.join("\n") : ""
+}
+
+async function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const gone = once(child, "exit")
+  child.kill("SIGKILL")
+  await gone
+}
+
+function ready(child: ChildProcess, word: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let said = ""
+    child.stdout?.setEncoding("utf8").on("data", (piece: string) => {
+      said += piece
+      if (said.includes(word)) resolve()
+    })
+    child.once("error", reject)
+    child.once("exit", () => reject(new Error(`it ended: ${said}`)))
+  })
+}
+
+const untilMs = 20_000
+
+/** Asks until it is so. What is waited for happens in another process, which tells nobody. */
+export async function until(isSo: () => Promise<boolean>): Promise<void> {
+  const deadline = performance.now() + untilMs
+  while (!(await isSo())) {
+    if (performance.now() > deadline) throw new Error("waited in vain")
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+}
