@@ -48,29 +48,33 @@ export class RedisServers {
   async server(settings: Settings = {}): Promise<RedisServer> {
     const folder = path.join(this.#folder, String((this.#count += 1)))
     mkdirSync(folder)
-    const port = await freePort()
     const socket = path.join(folder, "redis.sock")
-    const all: Settings = {
-      port,
-      bind: "127.0.0.1",
-      unixsocket: socket,
-      dir: folder,
-      save: '""',
-      "maxmemory-policy": "noeviction",
-      ...settings,
-    }
-    const lines = Object.entries(all).map(([name, value]) => `${name} ${value}\n`)
     const file = path.join(folder, "redis.conf")
-    writeFileSync(file, lines.join(""))
-    const admin = new Redis({ port, lazyConnect: true, disableClientInfo: true })
-    admin.on("error", () => undefined)
-    this.#admins.add(admin)
+    let port = 0
     let child: ChildProcess
     const start = async (): Promise<void> => {
       child = this.#spawn([file])
       await ready(child, "eady to accept connections")
     }
-    await start()
+    await onFreePorts(async ([first, second]) => {
+      port = first
+      const all: Settings = {
+        port,
+        bind: "127.0.0.1",
+        unixsocket: socket,
+        dir: folder,
+        save: '""',
+        "maxmemory-policy": "noeviction",
+        ...(settings["cluster-enabled"] === "yes" && { "cluster-port": second }),
+        ...settings,
+      }
+      const lines = Object.entries(all).map(([name, value]) => `${name} ${value}\n`)
+      writeFileSync(file, lines.join(""))
+      await start()
+    })
+    const admin = new Redis({ port, lazyConnect: true, disableClientInfo: true })
+    admin.on("error", () => undefined)
+    this.#admins.add(admin)
     return {
       port,
       socket,
@@ -83,14 +87,13 @@ export class RedisServers {
     }
   }
 
-  /** A cluster of three masters; with `replicas`, three more that follow them. */
+  /** A cluster of three masters. */
   async cluster(settings: Settings = {}): Promise<{ nodes: RedisServer[]; url: string }> {
     const nodes = await Promise.all(
-      [0, 1, 2].map(async () =>
+      [0, 1, 2].map(() =>
         this.server({
           "cluster-enabled": "yes",
           "cluster-config-file": "nodes.conf",
-          "cluster-port": await freePort(),
           "cluster-node-timeout": 2000,
           ...settings,
         }),
@@ -122,30 +125,28 @@ export class RedisServers {
     return { nodes, url: `redis+cluster://${hosts.join(",")}` }
   }
 
-  /** A master, its replica, and three sentinels that fail over within a second or two. */
+  /** A master, its replica, and three sentinels, which fail over within seconds. */
   async watched(): Promise<{ master: RedisServer; replica: RedisServer; url: string }> {
     const master = await this.server()
     const replica = await this.server({ replicaof: `127.0.0.1 ${master.port}` })
     await until(async () => (await replica.admin.info()).includes("master_link_status:up"))
     const ports = await Promise.all(
-      [0, 1, 2].map(async () => {
-        const port = await freePort()
-        const file = path.join(this.#folder, `sentinel-${port}.conf`)
-        writeFileSync(
-          file,
-          [
+      [0, 1, 2].map((at) =>
+        onFreePorts(async ([port]) => {
+          const file = path.join(this.#folder, `sentinel-${at}.conf`)
+          const lines = [
             `port ${port}`,
             "bind 127.0.0.1",
             `dir ${this.#folder}`,
             `sentinel monitor relay 127.0.0.1 ${master.port} 2`,
-            "sentinel down-after-milliseconds relay 500",
-            "sentinel failover-timeout relay 3000",
-            "",
-          ].join("\n"),
-        )
-        await ready(this.#spawn([file, "--sentinel"]), "+monitor")
-        return port
-      }),
+            "sentinel down-after-milliseconds relay 2000",
+            "sentinel failover-timeout relay 5000",
+          ]
+          writeFileSync(file, lines.map((line) => `${line}\n`).join(""))
+          await ready(this.#spawn([file, "--sentinel"]), "+monitor")
+          return port
+        }),
+      ),
     )
     // They find each other through the master, and the replica by asking it.
     const sentinels = ports.map((port) => new Redis({ port, disableClientInfo: true }))
@@ -188,6 +189,18 @@ async function end(child: ChildProcess): Promise<void> {
   const gone = once(child, "exit")
   child.kill("SIGKILL")
   await gone
+}
+
+/** Another process may take a port between its choice and its use: then it is another one. */
+async function onFreePorts<T>(use: (ports: readonly [number, number]) => Promise<T>): Promise<T> {
+  for (let attempts = 1; ; attempts++) {
+    try {
+      return await use([await freePort(), await freePort()])
+    } catch (error) {
+      const isTaken = error instanceof Error && error.message.includes("Address already in use")
+      if (!isTaken || attempts === 5) throw error
+    }
+  }
 }
 
 function ready(child: ChildProcess, word: string): Promise<void> {
