@@ -1,7 +1,7 @@
 /** Processes that a measurement starts: their wall time, and the peak memory the kernel counted for each. */
 import { spawn, type ChildProcess } from "node:child_process"
 import { once } from "node:events"
-import { readFileSync } from "node:fs"
+import { readdirSync, readFileSync } from "node:fs"
 import { createServer } from "node:net"
 
 export const program: string = `${process.cwd()}/dist/client/main.cjs`
@@ -18,10 +18,35 @@ export type Finished = {
 
 /** The kernel's high-water mark of a living process, in MiB; 0 when it is gone. */
 export function peakMiBOf(pid: number | undefined): number {
+  return statusMiBOf(pid, "VmHWM")
+}
+
+/** What of a living process is in memory now, in MiB; 0 when it is gone. */
+export function residentMiBOf(pid: number | undefined): number {
+  return statusMiBOf(pid, "VmRSS")
+}
+
+/** The same without the pages of files that it maps. */
+export function ownMiBOf(pid: number | undefined): number {
+  return statusMiBOf(pid, "RssAnon")
+}
+
+function statusMiBOf(pid: number | undefined, name: "VmHWM" | "VmRSS" | "RssAnon"): number {
   if (pid === undefined) return 0
   try {
-    const line = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))
+    const text = readFileSync(`/proc/${pid}/status`, "utf8")
+    const line = new RegExp(`^${name}:\\s+(\\d+) kB$`, "m").exec(text)
     return line?.[1] === undefined ? 0 : Number(line[1]) / 1024
+  } catch {
+    return 0
+  }
+}
+
+/** How many descriptors a living process has open; 0 when it is gone. */
+export function descriptorsOf(pid: number | undefined): number {
+  if (pid === undefined) return 0
+  try {
+    return readdirSync(`/proc/${pid}/fd`).length
   } catch {
     return 0
   }
