@@ -2,6 +2,7 @@
  * A steady mixed load on one relay, for as long as it is wanted: what its users do, and what is refused
  * to those who are not its users. It paces itself, so that a relay that slows down is not asked less.
  */
+import { setMaxListeners } from "node:events"
 import { request } from "node:http"
 import {
   concatBytes,
@@ -47,8 +48,10 @@ export class SoakLoad {
   #isOver = false
   #running: Promise<unknown> = Promise.resolve()
   readonly #hangUp = new AbortController()
+  readonly #revoked = new Set<string>()
 
   private constructor(origin: string, caller: Caller, owners: readonly Identity[]) {
+    setMaxListeners(0, this.#hangUp.signal)
     this.#origin = origin
     this.#caller = caller
     this.#owners = owners
@@ -144,6 +147,7 @@ export class SoakLoad {
     this.#count("deliveries", delivery.recipients.length)
     this.#count("MiB sent", bodyLength / MIB)
     if (draws.chance(0.05)) {
+      this.#revoked.add(access.id)
       await this.#caller.revoke(access.id, deleteCap)
       this.#count("revocations")
     } else await this.#caller.status(access.id, deleteCap)
@@ -207,8 +211,9 @@ export class SoakLoad {
       const body = await this.#caller.body(owner, id, 64 * MIB)
       if (!equalBytes(concatBytes(...leavesOf(body)), leaves)) throw new Error("a body was changed")
     } catch (error) {
-      // Revoked, or expired, meanwhile.
-      if (!isRefusal(error, "not_found", "expired")) throw error
+      // Expired; or revoked, which may also end an answer in its middle.
+      const isEnded = this.#revoked.has(id) && error instanceof RelayUnreachable
+      if (!isEnded && !isRefusal(error, "not_found", "expired")) throw error
     }
   }
 

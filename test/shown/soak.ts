@@ -4,7 +4,15 @@
  *
  *   npm run soak -- --minutes 15
  */
-import { readdirSync, rmSync, mkdirSync, mkdtempSync, statSync, writeFileSync } from "node:fs"
+import {
+  type Dirent,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs"
 import { tmpdir } from "node:os"
 import path from "node:path"
 import { parseArgs } from "node:util"
@@ -18,6 +26,7 @@ import {
   startServer,
   stopServer,
 } from "../../bench/processes.js"
+import { errorCode } from "../../client/error-code.js"
 import { SoakLoad } from "../../bench/soak-load.js"
 import { atLeast, atMost, exactly, showFigures } from "./figures.js"
 
@@ -27,6 +36,8 @@ if (!(minutes > 0)) throw new RangeError("--minutes is a number")
 
 const sampleEveryMs = 1_000
 const growthBound = 1.1
+/** Where uploads and deliveries are, and what is being removed of them. */
+const kinds = ["spool", "store", "trash"]
 
 interface Sample {
   readonly seconds: number
@@ -48,15 +59,18 @@ const work = mkdtempSync(path.join(tmpdir(), "knothole-soak-"))
 const data = path.join(work, "data")
 const origin = `http://127.0.0.1:${await freePort()}`
 const metrics = `http://127.0.0.1:${await freePort()}`
+// Expiries are among the rest: some of what is sent is left lying.
+const settings = [
+  "--operator-listen",
+  new URL(metrics).host,
+  "--keep",
+  "1m",
+  "--disk-headroom",
+  "0",
+]
 const relay = await startServer(
   process.execPath,
-  [
-    program,
-    "relay",
-    ...["--listen", new URL(origin).host, "--data", data, "--operator-listen"],
-    // Expiries among the rest: some of what is sent is left lying.
-    ...[new URL(metrics).host, "--keep", "1m", "--disk-headroom", "0"],
-  ],
+  [program, "relay", "--data", data, "--listen", new URL(origin).host, ...settings],
   /listening on/,
 )
 let alarms = 0
@@ -74,8 +88,8 @@ try {
     samples.push(await look((performance.now() - startedMs) / 1000))
   }
   await load.end()
-  const left = measure(path.join(data, "spool"), path.join(data, "store"), path.join(data, "trash"))
   await stopServer(relay)
+  const left = kinds.flatMap((name) => filesBelow(path.join(data, name)))
   keepCurve(samples)
   const { counts, surprises } = load
   const thirds = [0, 1, 2].map((third) =>
@@ -96,7 +110,7 @@ try {
         growth(({ descriptors }) => descriptors),
         growthBound,
       ),
-      exactly("files of uploads and deliveries left when all is taken", left.files, 0),
+      exactly("files of uploads and deliveries left when all is taken", left.length, 0),
       atMost(
         "KiB remembered for each delivery, index included",
         Math.ceil((((last?.indexMiB ?? 0) + (last?.rememberedMiB ?? 0)) * 1024) / gone),
@@ -108,7 +122,13 @@ try {
       exactly("alarms", alarms, 0),
       exactly("the relay's exit code", relay.exitCode ?? -1, 0),
     ],
-    { minutes, counts, surprises, peakMiB: [0, 1, 2].map((third) => peak(third, resident)) },
+    {
+      minutes,
+      counts,
+      surprises,
+      left: left.slice(0, 20),
+      peakMiB: [0, 1, 2].map((third) => peak(third, resident)),
+    },
   )
 } finally {
   await stopServer(relay)
@@ -122,7 +142,7 @@ function resident({ residentMiB }: Sample): number {
 async function look(seconds: number): Promise<Sample> {
   const { pid } = relay
   const index = measure(path.join(data, "index"))
-  const stored = measure(...["spool", "store", "trash"].map((name) => path.join(data, name)))
+  const stored = measure(...kinds.map((name) => path.join(data, name)))
   return {
     seconds,
     residentMiB: residentMiBOf(pid),
@@ -147,15 +167,29 @@ async function loopDelayMs(): Promise<number> {
 function measure(...folders: readonly string[]): { readonly files: number; readonly mib: number } {
   let files = 0
   let blocks = 0
-  for (const folder of folders) {
-    for (const name of readdirSync(folder, { recursive: true, encoding: "utf8" })) {
-      const facts = statSync(path.join(folder, name), { throwIfNoEntry: false })
-      if (facts?.isFile() !== true) continue
-      files += 1
-      blocks += facts.blocks
-    }
+  for (const file of folders.flatMap(filesBelow)) {
+    const facts = statSync(file, { throwIfNoEntry: false })
+    if (facts === undefined) continue
+    files += 1
+    blocks += facts.blocks
   }
   return { files, mib: (blocks * 512) / 2 ** 20 }
+}
+
+/** As far as they are there: folders come and go under whoever looks. */
+function filesBelow(folder: string): string[] {
+  let entries: Dirent[]
+  try {
+    entries = readdirSync(folder, { withFileTypes: true })
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return []
+    throw error
+  }
+  return entries.flatMap((entry) => {
+    const at = path.join(folder, entry.name)
+    if (entry.isDirectory()) return filesBelow(at)
+    return entry.isFile() ? [at] : []
+  })
 }
 
 function keepCurve(samples: readonly Sample[]): void {
