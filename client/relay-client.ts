@@ -18,6 +18,7 @@ import {
   originOf,
   parseProblem,
   type RefusalCode,
+  RelayRefusal,
   toBase64url,
 } from "../protocol/index.js"
 // Of no use in a browser, and neither is this file.
@@ -25,20 +26,27 @@ import { giveBack } from "../protocol/crypto/node.js"
 import { backoffMs } from "./backoff.js"
 import { errorCode } from "./error-code.js"
 import { NotARelay, RelayUnreachable } from "./errors.js"
+import type { Parallel } from "./parallel.js"
 import { asError, type CallOptions, say } from "./progress.js"
 import { type Proxies, ProxyFailure } from "./proxies.js"
 import { takeAtOnce } from "./reading-agent.js"
 import { relayAgent } from "./relay-agent.js"
 
 /**
- * `patient` keeps trying through a relay's restart (about a minute and a half), `brisk` through a
+ * `patient` keeps trying while a relay restarts or the network is gone for ten minutes, `brisk` through a
  * hiccup, so that a mistyped host is reported soon.
  */
 export type Persistence = "patient" | "brisk" | "once"
-const attempts: Readonly<Record<Persistence, number>> = { patient: 26, brisk: 3, once: 1 }
+const attempts: Readonly<Record<Exclude<Persistence, "patient">, number>> = { brisk: 3, once: 1 }
+/** Not by the clock, which goes on while a laptop is asleep: see #withRetries. */
+const patienceMs = 15 * 60_000
+/** What is broken in the relay itself does not pass like an outage: about a minute and a half. */
+const mostFailures = 26
 
 const connectTimeoutMs = 15_000
 const idleTimeoutMs = 60_000
+/** A line slower than this is none: the relay cuts a body off that is. */
+const leastBytesASecond = KIB
 const mostProblemBytes = 64 * KIB
 /** A page of 1,000 waiting deliveries with their envelopes is about 4 MiB. */
 const mostJsonBytes = 16 * MIB
@@ -57,6 +65,8 @@ export interface RelayRequest extends CallOptions {
   contentType?: "application/json" | "application/octet-stream"
   persistence?: Persistence
   idleTimeoutMs?: number
+  /** Each attempt waits here for its turn. */
+  parallel?: Parallel
   /** Called whenever the request goes on the wire, repeats included. */
   onAttempt?: () => void
 }
@@ -88,14 +98,25 @@ class Retry {
   readonly error: Error
   readonly reason: string
   readonly retryAfterSeconds: number | undefined
+  /** It took too long, at one end or the other. */
+  readonly timedOut: boolean
   /** A kept-alive connection that the relay had closed meanwhile says nothing about the relay. */
   readonly atOnce: boolean
 
-  constructor(error: Error, reason: string, retryAfterSeconds?: number, atOnce: boolean = false) {
+  constructor(
+    error: Error,
+    reason: string,
+    more: {
+      readonly retryAfterSeconds?: number | undefined
+      readonly timedOut?: boolean
+      readonly atOnce?: boolean
+    } = {},
+  ) {
     this.error = error
     this.reason = reason
-    this.retryAfterSeconds = retryAfterSeconds
-    this.atOnce = atOnce
+    this.retryAfterSeconds = more.retryAfterSeconds
+    this.timedOut = more.timedOut === true
+    this.atOnce = more.atOnce === true
   }
 }
 
@@ -154,9 +175,9 @@ export class RelayClient {
 
   /** A reply too long to collect. What `sink` throws ends the call. */
   async stream(request: RelayRequest, sink: ReplySink): Promise<void> {
-    await this.#withRetries(request, async () => {
-      await this.#once(request, "application/octet-stream", sink)
-    })
+    await this.#withRetries(request, (timeoutMs) =>
+      this.#once(request, "application/octet-stream", { sink, timeoutMs }),
+    )
   }
 
   close(): void {
@@ -168,25 +189,39 @@ export class RelayClient {
     most: number,
     contentType: string | undefined,
   ): Promise<{ body: Uint8Array }> {
-    return this.#withRetries(request, async () => {
+    return this.#withRetries(request, async (timeoutMs) => {
       const collector = new Collector(most, () =>
         this.#notARelay(`its answer is longer than ${most} bytes`),
       )
-      await this.#once(request, contentType, collector)
+      await this.#once(request, contentType, { sink: collector, timeoutMs })
       return { body: collector.join() }
     })
   }
 
-  async #withRetries<T>(request: RelayRequest, once: () => Promise<T>): Promise<T> {
-    const most = attempts[request.persistence ?? "patient"]
+  async #withRetries<T>(
+    request: RelayRequest,
+    once: (timeoutMs: number) => Promise<T>,
+  ): Promise<T> {
+    const persistence = request.persistence ?? "patient"
     let wentOnAtOnce = false
+    let timeoutMs = request.idleTimeoutMs ?? idleTimeoutMs
+    let failures = 0
+    let spentMs = 0
     for (let attempt = 0; ; attempt++) {
       request.signal?.throwIfAborted()
+      const turn = await request.parallel?.turn(request.signal)
+      const beganMs = performance.now()
       let retry: Retry
       try {
-        return await once()
+        const result = await once(timeoutMs)
+        turn?.end("answered")
+        return result
       } catch (error) {
-        if (!(error instanceof Retry)) throw error
+        if (!(error instanceof Retry)) {
+          turn?.end("failed")
+          throw error
+        }
+        turn?.end(error.timedOut ? "timed out" : "failed")
         retry = error
       }
       // An abort surfaces as a broken connection; it is the caller's wish, not a failure.
@@ -196,23 +231,38 @@ export class RelayClient {
         attempt--
         continue
       }
+      const { error } = retry
+      const refusal = error instanceof RelayRefusal ? error : undefined
+      if (refusal?.code === "internal") failures++
+      // A machine that slept in between was not waiting.
+      spentMs += Math.min(performance.now() - beganMs, timeoutMs)
+      const isEnough =
+        persistence === "patient"
+          ? failures === mostFailures || spentMs > patienceMs
+          : attempt + 1 >= attempts[persistence] || refusal?.status === 507
       const tooLong = (retry.retryAfterSeconds ?? 0) > longestRetryAfterSeconds
-      if (attempt + 1 >= most || tooLong) throw retry.error
+      if (isEnough || tooLong) throw error
+      if (retry.timedOut) timeoutMs = longerTimeout(timeoutMs, request)
       const delayMs = backoffMs({
         attempt,
         retryAfterSeconds: retry.retryAfterSeconds,
         random: this.#random(),
       })
+      spentMs += delayMs
       say(request, { kind: "retry", reason: retry.reason, delayMs, attempt: attempt + 1 })
       await this.#pause(delayMs, request.signal)
     }
   }
 
   /** One attempt. Throws Retry for what may go better next time. */
-  #once(request: RelayRequest, contentType: string | undefined, sink: ReplySink): Promise<void> {
+  #once(
+    request: RelayRequest,
+    contentType: string | undefined,
+    { sink, timeoutMs }: { readonly sink: ReplySink; readonly timeoutMs: number },
+  ): Promise<void> {
     return new Promise((resolve, reject) => {
       request.onAttempt?.()
-      const length = request.body?.reduce((sum, piece) => sum + piece.length, 0) ?? 0
+      const length = lengthOf(request)
       const mayHaveBody = request.method === "PUT" || request.method === "POST"
       const outgoing = (this.#secure ? https : http).request({
         ...this.#target,
@@ -253,7 +303,6 @@ export class RelayClient {
       }
       request.signal?.addEventListener("abort", onAbort, { once: true })
 
-      const timeoutMs = request.idleTimeoutMs ?? idleTimeoutMs
       outgoing.setTimeout(timeoutMs, () => {
         const silence = new Error(`no byte for ${Math.round(timeoutMs / 1000)} s`)
         outgoing.destroy(Object.assign(silence, { code: "ETIMEDOUT" }))
@@ -361,8 +410,13 @@ export class RelayClient {
       try {
         const value: unknown = JSON.parse(new TextDecoder().decode(collector.join()))
         const refusal = parseProblem(status, value, incoming.headers["retry-after"])
-        return passing.has(refusal.code)
-          ? new Retry(refusal, refusal.message, refusal.retryAfterSeconds)
+        // Room may be made; a relay that says nothing of when says that it does not expect it.
+        const isWorthIt = refusal.status !== 507 || refusal.retryAfterSeconds !== undefined
+        return passing.has(refusal.code) && isWorthIt
+          ? new Retry(refusal, refusal.message, {
+              retryAfterSeconds: refusal.retryAfterSeconds,
+              timedOut: refusal.code === "too_slow",
+            })
           : refusal
       } catch (error) {
         if (!(error instanceof FormatError) && !(error instanceof SyntaxError)) throw error
@@ -376,7 +430,10 @@ export class RelayClient {
       return new Retry(
         new RelayUnreachable(this.origin, message, { retryable: true }),
         `status ${status}`,
-        Number.isInteger(said) && said > 0 ? said : undefined,
+        {
+          retryAfterSeconds: Number.isInteger(said) && said > 0 ? said : undefined,
+          timedOut: status === 408 || status === 504,
+        },
       )
     }
     return this.#notARelay(`it answers with status ${status} and no problem document`)
@@ -413,7 +470,10 @@ export class RelayClient {
       `cannot reach ${this.origin}: ${reason}; check the address and the network, or try again later`,
       { retryable: code !== "ENOTFOUND", cause: error },
     )
-    return new Retry(unreachable, reason, undefined, reusedSocket && code === "ECONNRESET")
+    return new Retry(unreachable, reason, {
+      timedOut: code === "ETIMEDOUT",
+      atOnce: reusedSocket && code === "ECONNRESET",
+    })
   }
 }
 
@@ -453,7 +513,22 @@ const passing: ReadonlySet<RefusalCode> = new Set<RefusalCode>([
   "busy",
   "rebuilding",
   "index_unavailable",
+  "relay_full",
+  "inbox_full",
 ])
+
+function lengthOf({ body = [] }: RelayRequest): number {
+  return body.reduce((sum, piece) => sum + piece.length, 0)
+}
+
+/**
+ * After a timeout. What the system has taken of a body to send it moves without our seeing it, on a slow
+ * line for longer than any other silence would be borne.
+ */
+function longerTimeout(timeoutMs: number, request: RelayRequest): number {
+  const slowestMs = (1000 * lengthOf(request)) / leastBytesASecond
+  return Math.max(timeoutMs, Math.min(2 * timeoutMs, slowestMs))
+}
 
 class Collector implements ReplySink {
   readonly keepsChunks = true

@@ -10,6 +10,7 @@ import {
   parseRelayInfo,
   type RelayInfo,
   RelayRefusal,
+  usableLimits,
 } from "../protocol/index.js"
 import { NotARelay, UnknownInbox, Untrustworthy } from "./errors.js"
 import { checkPin } from "./pins.js"
@@ -42,10 +43,11 @@ export async function meetRelay(options: RelayOptions & { parallel?: number }): 
   try {
     say(options, { kind: "phase", phase: "asking the relay" })
     const askedMs = Date.now()
-    const info = await client.json(
+    const said = await client.json(
       { method: "GET", path: "/v1/relay", persistence: "brisk", ...callOf(options) },
       parseRelayInfo,
     )
+    const info = { ...said, limits: usableLimits(said.limits) }
     if (info.name !== "knothole") {
       throw new NotARelay(
         client.origin,

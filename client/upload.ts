@@ -20,6 +20,7 @@ import {
 import { SourceChanged, SourceUnusable, Untrustworthy } from "./errors.js"
 import { type Placement, planUnits, segmentsOf, type Unit } from "./layout.js"
 import { asError, type CallOptions, notice, say } from "./progress.js"
+import { Parallel } from "./parallel.js"
 import { ProxyLimit, type RelayClient } from "./relay-client.js"
 import { PackedCopies } from "./packed-copies.js"
 import type { ScannedEntry } from "./scan.js"
@@ -104,6 +105,7 @@ export class BodyUpload {
   readonly #stop = new AbortController()
   /** Apart from the slots that requests are sent from: no mistake of theirs may send what is in here. */
   readonly #plaintext = new Slots(plaintextSlots)
+  readonly #parallel: Parallel
   readonly #parts = new Map<number, PartInHand>()
   /** Sealed and journalled, waiting for a request; by index. */
   readonly #ready: PartInHand[] = []
@@ -131,6 +133,13 @@ export class BodyUpload {
     this.#reserved = options.reservedBytes
     this.#renewAtMs = this.#halfWayTo(options.expiresMs)
     this.#requestBytes = Math.max(leastRequestBytes, options.requestBytes)
+    let fewest = options.parallel
+    this.#parallel = new Parallel(options.parallel, (allowed) => {
+      if (allowed >= fewest) return
+      fewest = allowed
+      const requests = allowed === 1 ? "one request" : `${allowed} requests`
+      notice(options, `the line or the relay is slow; going on with ${requests} at a time`)
+    })
   }
 
   get bodyLength(): number {
@@ -438,6 +447,7 @@ export class BodyUpload {
           credential: upload.token,
           contentType: "application/octet-stream",
           body,
+          parallel: this.#parallel,
           signal: this.#stop.signal,
           onProgress: this.#options.onProgress,
           onAttempt: () => (this.sentBytes += bytes),

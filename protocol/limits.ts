@@ -47,10 +47,10 @@ export const maxEnvelopeBytes: number = 2232
 /** A bundle with a modulus of 4096 bits and every optional key. */
 export const maxBundleBytes: number = 1800
 
-/** The most a relay may offer to take at once: what more costs in memory and when it is lost buys no speed. */
+/** The most a request carries, whatever a relay offers: what more costs in memory and when it is lost buys no speed. */
 export const maxRequestBytes: number = 16 * MIB
 /**
- * The longest a relay may offer to be silent: below the 60 s after which common proxies hang up, and below
+ * The longest silence a client asks for, whatever a relay offers: below the 60 s after which common proxies hang up, and below
  * what a probe may ask for, which has to be longer.
  */
 export const maxLongPollSeconds: number = 40

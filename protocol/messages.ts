@@ -113,6 +113,8 @@ export type RelayProxy = "none" | "trusted" | "unset" | "wrong"
 
 const relayProxies: readonly RelayProxy[] = ["none", "trusted", "unset", "wrong"]
 
+const anyCount = Number.MAX_SAFE_INTEGER
+
 export function parseRelayInfo(value: unknown): RelayInfo {
   const info = new JsonReader(value, "relay")
   const limits = info.object("limits")
@@ -130,19 +132,30 @@ export function parseRelayInfo(value: unknown): RelayInfo {
     limits: {
       deliveryBytes: limits.count("delivery_bytes"),
       // Below one largest part nothing could be sent.
-      requestBytes: limits.count("request_bytes", maxRequestBytes, MIB),
-      parallelRequests: limits.count("parallel_requests", Number.MAX_SAFE_INTEGER, 1),
-      recipients: limits.count("recipients", maxRecipients, 1),
-      manifestBytes: limits.count("manifest_bytes", maxManifestBytes),
+      requestBytes: limits.count("request_bytes", anyCount, MIB),
+      parallelRequests: limits.count("parallel_requests", anyCount, 1),
+      recipients: limits.count("recipients", anyCount, 1),
+      manifestBytes: limits.count("manifest_bytes"),
       inboxBytes: limits.count("inbox_bytes"),
       inboxDeliveries: limits.count("inbox_deliveries"),
       keepMs: limits.count("keep_ms"),
       keepMaxMs: limits.count("keep_max_ms"),
       uploadMs: limits.count("upload_ms"),
       uploadMaxMs: limits.count("upload_max_ms"),
-      longPollSeconds: limits.count("long_poll_seconds", maxLongPollSeconds),
-      page: limits.count("page", Number.MAX_SAFE_INTEGER, 1),
+      longPollSeconds: limits.count("long_poll_seconds"),
+      page: limits.count("page", anyCount, 1),
     },
+  }
+}
+
+/** Of what a relay offers: what a client uses. The rest would only be more to send, announce or wait for. */
+export function usableLimits(limits: RelayLimits): RelayLimits {
+  return {
+    ...limits,
+    requestBytes: Math.min(limits.requestBytes, maxRequestBytes),
+    recipients: Math.min(limits.recipients, maxRecipients),
+    manifestBytes: Math.min(limits.manifestBytes, maxManifestBytes),
+    longPollSeconds: Math.min(limits.longPollSeconds, maxLongPollSeconds),
   }
 }
 

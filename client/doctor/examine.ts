@@ -17,6 +17,7 @@ import {
   probeBodyBytes,
   type ProbeReply,
   type RelayInfo,
+  usableLimits,
 } from "../../protocol/index.js"
 import { errorCode } from "../error-code.js"
 import { asError, type CallOptions, say } from "../progress.js"
@@ -127,7 +128,8 @@ async function meet(asker: Asker, origin: string): Promise<Met> {
   if (trouble !== undefined) return found(trouble, before)
   let info: RelayInfo
   try {
-    info = parseRelayInfo(JSON.parse(new TextDecoder().decode(answer.body)))
+    const said = parseRelayInfo(JSON.parse(new TextDecoder().decode(answer.body)))
+    info = { ...said, limits: usableLimits(said.limits) }
   } catch (error) {
     if (!(error instanceof FormatError) && !(error instanceof SyntaxError)) throw error
     return found(finding("not_a_relay", `its answer is not a relay's (${error.message})`), before)

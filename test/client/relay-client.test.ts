@@ -4,6 +4,7 @@ import http from "node:http"
 import net, { type AddressInfo } from "node:net"
 import { describe, expect, onTestFinished, test } from "vitest"
 import { NotARelay, parseOrigin, RelayUnreachable } from "../../client/index.js"
+import { Parallel } from "../../client/parallel.js"
 import { ProxyLimit, RelayClient, type RelayRequest } from "../../client/relay-client.js"
 import { FormatError, MIB, RelayRefusal, toBase64url } from "../../protocol/index.js"
 
@@ -113,7 +114,89 @@ describe("asking a relay", () => {
     expect(waits).toEqual([])
   })
 
-  test("a full relay is not asked again", async () => {
+  test("an outage of ten minutes is outlasted by whoever is patient, and one of an hour is not", async () => {
+    let isThere = false
+    const { client, waits } = await serve((request, response) => {
+      if (isThere) answer(response, {})
+      else request.socket.destroy()
+      isThere = waits.reduce((sum, ms) => sum + ms, 0) >= 600_000
+    })
+    const { persistence: _, ...patient } = get
+    await client.json(patient, parseAnything)
+    isThere = false
+    const gone = await serve((request) => void request.socket.destroy())
+    await expect(gone.client.json(patient, parseAnything)).rejects.toThrow(RelayUnreachable)
+    const waitedMs = gone.waits.reduce((sum, ms) => sum + ms, 0)
+    expect(waitedMs).toBeGreaterThan(600_000)
+    expect(waitedMs).toBeLessThan(3_600_000)
+  })
+
+  test("a relay that fails by itself is given up sooner than one that is not there", async () => {
+    const { client, waits } = await serve((_, response) => problem(response, 500, "internal"))
+    const { persistence: _, ...patient } = get
+    await expect(client.json(patient, parseAnything)).rejects.toMatchObject({ code: "internal" })
+    expect(waits.length).toBe(25)
+  })
+
+  test("the patient wait for room as long as a full relay says, unless that is long or it says nothing", async () => {
+    const { persistence: _, ...patient } = get
+    let asked = 0
+    const { client, waits } = await serve((_, response) => {
+      asked++
+      if (asked === 1) problem(response, 507, "inbox_full", { "retry-after": "60" })
+      else if (asked === 2) answer(response, {})
+      else if (asked === 3) problem(response, 507, "relay_full", { "retry-after": "3600" })
+      else problem(response, 507, "relay_full")
+    })
+    await client.json(patient, parseAnything)
+    expect(waits).toEqual([60_000])
+    for (let time = 0; time < 2; time++) {
+      await expect(client.json(patient, parseAnything)).rejects.toMatchObject({
+        code: "relay_full",
+      })
+    }
+    expect(waits).toEqual([60_000])
+  })
+
+  test("after each timeout a body gets more time, down to a kibibyte a second", async () => {
+    const heldMs: number[] = []
+    const { client } = await serve((request, response) => {
+      const beganMs = performance.now()
+      request.resume()
+      if (heldMs.length === 5) answer(response, {})
+      else response.once("close", () => heldMs.push(performance.now() - beganMs))
+    })
+    const body = [new Uint8Array(512)]
+    await client.json(
+      { method: "PUT", path: "/x", body, idleTimeoutMs: 100, persistence: "patient" },
+      parseAnything,
+    )
+    // No timer ends before its time; and the relay heard of the request a little after it was sent.
+    for (const [at, atLeastMs] of [100, 200, 400, 500, 500].entries()) {
+      expect(heldMs[at]).toBeGreaterThan(atLeastMs * 0.8)
+    }
+  })
+
+  test("requests of one transfer are fewer at a time after a timeout, repeats included", async () => {
+    const open = new Set<http.ServerResponse>()
+    const most: number[] = []
+    let asked = 0
+    const { client } = await serve((_, response) => {
+      asked++
+      open.add(response)
+      most[asked] = open.size
+      response.once("close", () => open.delete(response))
+      // The first four time out.
+      if (asked > 4) setImmediate(() => answer(response, {}))
+    })
+    const parallel = new Parallel(4)
+    const request = { ...get, parallel, idleTimeoutMs: 1000 }
+    await Promise.all(Array.from({ length: 12 }, () => client.json(request, parseAnything)))
+    expect(Math.max(...most.slice(1, 5))).toBe(4)
+    expect(Math.max(...most.slice(5))).toBeLessThanOrEqual(2)
+  })
+
+  test("a full relay is not asked again by who is brisk", async () => {
     const { client, waits } = await serve((_, response) =>
       problem(response, 507, "relay_full", { "retry-after": "60" }),
     )

@@ -253,6 +253,32 @@ describe("requests", () => {
     expect(await received(setting, sent.id, "file.bin")).toBe(digest(content))
   })
 
+  test("are half as many at a time after the line was too slow for them, with a notice", async () => {
+    const setting = await makeSetting()
+    const told: ProgressEvent[] = []
+    const tooSlow = new RelayRefusal("too_slow")
+    let asked = 0
+    let open = 0
+    let mostLater = 0
+    setting.relay.change = async (request, answer) => {
+      if (!isPart(request)) return answer
+      const turn = ++asked
+      open++
+      if (turn > 4) mostLater = Math.max(mostLater, open)
+      // Long enough for others to come at the same time, if they may.
+      await new Promise((resolve) => setTimeout(resolve, 20))
+      open--
+      return turn <= 4 ? refusalAnswer(tooSlow) : answer
+    }
+    const { content, ...options } = aFile(setting, patternBytes(7 * MIB - 1000, 1))
+    const sent = await setting.send({ ...options, onProgress: (event) => told.push(event) })
+    expect(mostLater).toBeLessThanOrEqual(2)
+    expect(told.flatMap((event) => (event.kind === "notice" ? [event.text] : []))).toContain(
+      "the line or the relay is slow; going on with 2 requests at a time",
+    )
+    expect(await received(setting, sent.id, "file.bin")).toBe(digest(content))
+  })
+
   test("that are lost are repeated, and nothing is missing", async () => {
     const setting = await makeSetting()
     let asked = 0
