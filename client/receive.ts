@@ -3,7 +3,7 @@
  * in place, and only then delete the relay's copy. Run again after any interruption it goes on where it
  * stopped. Nothing that was not verified is ever under a name of the delivery (docs/protocol.md §7).
  */
-import { closeSync, fchmodSync, lstatSync, mkdirSync, realpathSync, type Stats } from "node:fs"
+import { closeSync, ftruncateSync, lstatSync, mkdirSync, realpathSync, type Stats } from "node:fs"
 import {
   chmod,
   lstat,
@@ -79,7 +79,7 @@ import { SealingPool } from "./sealer.js"
 import type { InboxSession } from "./session.js"
 import { Slots } from "./slots.js"
 import { type Lock, takeLock } from "./state.js"
-import { eachOf, syncFiles } from "./sync-files.js"
+import { eachOf, syncTree } from "./sync-files.js"
 import {
   foldedEntries,
   isRefusedName,
@@ -811,13 +811,18 @@ class Receiving {
   /** A file that several units write to is made before the first of them, at its full length. */
   #createOnce(entry: number, size: number, journal: ReceiveJournal): void {
     if (this.#created.has(entry)) return
-    closeSync(this.#create(entry, size, journal))
+    const descriptor = this.#create(entry, journal)
+    try {
+      ftruncateSync(descriptor, size)
+    } finally {
+      closeSync(descriptor)
+    }
     this.#created.add(entry)
   }
 
-  #create(entry: number, size: number, journal: ReceiveJournal): number {
+  #create(entry: number, journal: ReceiveJournal, mode?: number): number {
     const file = this.#pathOf(entry)
-    const { descriptor, name } = createNamed(file, this.#traits.isWindowsLike, size)
+    const { descriptor, name } = createNamed(file, this.#traits.isWindowsLike, mode)
     this.#storeAs(entry, name, journal)
     return descriptor
   }
@@ -967,9 +972,7 @@ class Receiving {
       if (entry.type === "directory" || entry.size > 0) continue
       if (this.#failed.has(index) || !this.#isAskedFor(index)) continue
       try {
-        const descriptor = this.#create(index, 0, journal)
-        fchmodSync(descriptor, this.#modeOf(entry))
-        closeSync(descriptor)
+        closeSync(this.#create(index, journal, this.#modeOf(entry)))
         this.#unsynced.add(index)
       } catch (error) {
         const refusal = nameRefusal(error)
@@ -1039,19 +1042,16 @@ class Receiving {
       .finally(() => (this.#syncing = undefined))
   }
 
-  /** Ends when everything noted as done before the call is on the disk. */
-  async #sync(journal: ReceiveJournal): Promise<void> {
+  /** Ends when everything noted as done before the call is on the disk, and what is in `folders`. */
+  async #sync(journal: ReceiveJournal, folders: readonly string[] = []): Promise<void> {
     const { recorded } = journal
     const entries = [...this.#unsynced]
     this.#unsynced = new Set()
     this.#unsyncedBytes = 0
-    const files = entries.filter((entry) => !this.#failed.has(entry))
-    await this.#orStartOver(
-      syncFiles(
-        this.#place.tree,
-        files.map((entry) => this.#pathOf(entry)),
-      ),
-    )
+    const files = entries
+      .filter((entry) => !this.#failed.has(entry))
+      .map((entry) => this.#pathOf(entry))
+    await this.#orStartOver(syncTree(this.#place.tree, { files, folders }, this.#stop.signal))
     await journal.noteSynced(recorded)
   }
 
@@ -1085,17 +1085,12 @@ class Receiving {
       if (isSmall && !isTimed) continue
       await this.#finishFile(index, entry)
     }
-    await this.#sync(journal)
     const deepestFirst = [...this.#folders.values()]
       .filter((folder) => folder !== undefined)
       .sort((a, b) => b.length - a.length)
       .map((folder) => `${this.#place.tree}/${folder}`)
-    await this.#orStartOver(
-      eachOf(deepestFirst, syncsAtOnce, async (folder) => {
-        // Many take minutes. Called off is not failed: the next run syncs all of them again.
-        if (!this.#stop.signal.aborted) await syncFolder(folder)
-      }),
-    )
+    // Called off is not failed: the next run syncs all folders again.
+    await this.#sync(journal, deepestFirst)
     // The tree itself stays private until it is empty.
     for (const folder of deepestFirst.slice(0, -1)) {
       this.#stop.signal.throwIfAborted()

@@ -1,8 +1,9 @@
-/** Getting many small files onto stable storage, and knowing that they are there. */
+/** Getting a tree of many small files onto stable storage, and knowing that it is there. */
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { open, statfs } from "node:fs/promises"
 import { release } from "node:os"
+import { syncFolder } from "./private-files.js"
 
 /** From here on a process is started and one request made instead of one for each file. */
 const manyFiles = 256
@@ -16,13 +17,19 @@ const syncsAtOnce = 8
 const syncedAsWhole = new Set([0xef53, 0x58465342, 0x9123683e, 0xf2f52010, 0x01021994])
 
 /**
- * Ends when the content of `files` is on stable storage; all lie below `folder`. A file at a time costs
- * a flush of the disk's cache for each, which for small ones is more than all else together. Many are
- * synced with everything else on their file system in one go where the kernel promises to tell of pages
- * that could not be written; where that cannot be had, or does not succeed, one by one as well.
+ * Ends when the content of `files` and the names in `folders` are on stable storage; all lie below `tree`.
+ * A file at a time costs a flush of the disk's cache for each, which for small ones is more than all else
+ * together. Many are synced with everything else on their file system in one go where the kernel promises
+ * to tell of pages that could not be written; where that cannot be had, or does not succeed, one by one as
+ * well. Once it is called off it passes over the folders that are left, because many take minutes.
  */
-export async function syncFiles(folder: string, files: readonly string[]): Promise<void> {
-  if (files.length >= manyFiles && (await syncFileSystem(folder))) return
+export async function syncTree(
+  tree: string,
+  content: { files: readonly string[]; folders: readonly string[] },
+  signal?: AbortSignal,
+): Promise<void> {
+  const { files, folders } = content
+  if (files.length + folders.length >= manyFiles && (await syncFileSystem(tree))) return
   await eachOf(files, syncsAtOnce, async (file) => {
     const handle = await open(file, "r")
     try {
@@ -30,6 +37,9 @@ export async function syncFiles(folder: string, files: readonly string[]): Promi
     } finally {
       await handle.close()
     }
+  })
+  await eachOf(folders, syncsAtOnce, async (folder) => {
+    if (signal?.aborted !== true) await syncFolder(folder)
   })
 }
 

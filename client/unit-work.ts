@@ -3,16 +3,7 @@
  * way in. Runs in a worker thread, or on the main thread where a delivery is too small to start one.
  * Everything here is synchronous: a thread that has nothing else to do gains nothing by waiting.
  */
-import {
-  closeSync,
-  constants,
-  fchmodSync,
-  fstatSync,
-  ftruncateSync,
-  openSync,
-  readSync,
-  writeSync,
-} from "node:fs"
+import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from "node:fs"
 // Not by the face of protocol/: each thread loads its own copy of everything it imports, and the whole
 // of it takes several times the memory and the start-up of these.
 import { equalBytes } from "../protocol/bytes.js"
@@ -89,7 +80,7 @@ export interface OpenPiece {
   readonly nonce: Uint8Array
   /** 16 bytes for each chunk of this piece. */
   readonly chunkMacs: Uint8Array
-  /** Set when this piece is the whole file: the mode it gets once it is complete. */
+  /** Set when this piece is the whole file: the mode it is made with. */
   readonly mode: number | undefined
 }
 
@@ -271,7 +262,6 @@ export class UnitWorker {
         this.#write(descriptor, chunk, offset)
         offset += chunkLength
       }
-      if (piece.mode !== undefined) fchmodSync(descriptor, piece.mode)
     } catch (error) {
       return { reason: failureOf(error), detail: String(error) }
     } finally {
@@ -304,7 +294,7 @@ export class UnitWorker {
     return this.#cached(piece.path, () => {
       const flags = constants.O_WRONLY | constants.O_NOFOLLOW
       if (piece.target === "there") return openSync(piece.path, flags)
-      const { descriptor, name } = createNamed(piece.path, piece.isWindowsLike)
+      const { descriptor, name } = createNamed(piece.path, piece.isWindowsLike, piece.mode)
       if (!piece.path.endsWith(`/${name}`)) isNamed(name)
       return descriptor
     })
@@ -330,26 +320,28 @@ export class UnitWorker {
   }
 }
 
+/** What others may do with a file shows once it is complete; one that is written at once is made with it. */
+const incompleteMode = 0o600
+
 /**
- * A file of nobody else's making, 0600. One that is there is never replaced: where the file system
- * takes two names for one, it is another entry's.
+ * A file of nobody else's making. One that is there is never replaced: where the file system takes two
+ * names for one, it is another entry's. Nobody else can reach it before it is in place, whatever its mode:
+ * the folder that everything is received into is 0700.
  */
-function createFile(path: string, size?: number): number {
+function createFile(path: string, mode: number): number {
   const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW
-  const descriptor = openSync(path, flags, 0o600)
-  if (size !== undefined) ftruncateSync(descriptor, size)
-  return descriptor
+  return openSync(path, flags, mode)
 }
 
 /** The same, under the first of its names that the file system takes. Slashes separate `path`. */
 export function createNamed(
   path: string,
   isWindowsLike: boolean,
-  size?: number,
+  mode: number = incompleteMode,
 ): { descriptor: number; name: string } {
   const folder = path.slice(0, path.lastIndexOf("/") + 1)
   const { name, made } = makeNamed(path.slice(folder.length), isWindowsLike, (candidate) =>
-    createFile(folder + candidate, size),
+    createFile(folder + candidate, mode),
   )
   return { descriptor: made, name }
 }

@@ -2,7 +2,7 @@ import { chmodSync, readFileSync, writeFileSync } from "node:fs"
 import { open } from "node:fs/promises"
 import path from "node:path"
 import { expect, onTestFinished, test, vi } from "vitest"
-import { syncFiles } from "../../client/sync-files.js"
+import { syncTree } from "../../client/sync-files.js"
 import { patternBytes, scratchFolder } from "./folders.js"
 
 /** Files, and how many of them are synced by themselves. `exit` is how a `sync` ends that is found first. */
@@ -28,27 +28,48 @@ async function someFiles(count: number, exit: number) {
 
 test("a few files are synced one by one", async () => {
   const { folder, files, single, asked } = await someFiles(20, 0)
-  await syncFiles(folder, files)
+  await syncTree(folder, { files, folders: [folder] })
   expect(single).toHaveBeenCalledTimes(20)
   expect(asked()).toBe("")
 })
 
 test("many files are synced with their file system, once, or else one by one", async () => {
   const { folder, files, single, asked } = await someFiles(300, 0)
-  await syncFiles(folder, files)
+  await syncTree(folder, { files, folders: [folder] })
   // Which of the two depends on what the kernel and this file system promise.
   expect([single.mock.calls.length, asked()]).toEqual(
     asked() === "" ? [300, ""] : [0, `-f -- ${folder}\n`],
   )
 })
 
+test("folders count among the many, and are synced with them", async () => {
+  const { folder, files, asked } = await someFiles(300, 0)
+  const handle = await open(folder)
+  const single = vi.spyOn(Object.getPrototypeOf(handle) as typeof handle, "sync")
+  await handle.close()
+  onTestFinished(() => single.mockRestore())
+  const folders = Array.from(files, () => folder)
+  await syncTree(folder, { files: [], folders })
+  expect([single.mock.calls.length, asked()]).toEqual(
+    asked() === "" ? [300, ""] : [0, `-f -- ${folder}\n`],
+  )
+})
+
+test("once it is called off, files are still synced, and folders no more", async () => {
+  const { folder, files, single } = await someFiles(2, 0)
+  const gone = { files, folders: [path.join(folder, "gone")] }
+  await syncTree(folder, gone, AbortSignal.abort())
+  expect(single).toHaveBeenCalledTimes(2)
+})
+
 test("many files are synced one by one when that did not succeed", async () => {
   const { folder, files, single } = await someFiles(300, 1)
-  await syncFiles(folder, files)
+  await syncTree(folder, { files, folders: [folder] })
   expect(single).toHaveBeenCalledTimes(300)
 })
 
 test("a file that cannot be synced is an error", async () => {
   const { folder, files } = await someFiles(2, 0)
-  await expect(syncFiles(folder, [...files, path.join(folder, "gone")])).rejects.toThrow("ENOENT")
+  const gone = { files: [...files, path.join(folder, "gone")], folders: [] }
+  await expect(syncTree(folder, gone)).rejects.toThrow("ENOENT")
 })

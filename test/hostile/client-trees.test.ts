@@ -277,7 +277,8 @@ describe("T17 folders that no entry lists", () => {
   })
 
   test("do not keep it from being called off while they are synced, and it goes on later", async () => {
-    const { id, inbox, into } = await chains(10)
+    // Few enough that they are not synced with their whole file system.
+    const { id, inbox, into } = await chains(3)
     const stop = new AbortController()
     let synced = 0
     const { open } = fs.promises
@@ -292,7 +293,7 @@ describe("T17 folders that no entry lists", () => {
     })
     await expect(inbox.receive(id, { into, signal: stop.signal })).rejects.toThrow("aborted")
     expect(synced).toBeLessThan(60)
-    expect(await inbox.receive(id, { into })).toMatchObject({ resumed: true, files: 10 })
+    expect(await inbox.receive(id, { into })).toMatchObject({ resumed: true, files: 3 })
   })
 })
 
