@@ -84,6 +84,8 @@ class Scanner implements Scan {
   contentBytes = 0
   readonly #tops = new Map<string, string>()
   readonly #skipBadNames: boolean
+  /** Undefined where files have no owners. */
+  readonly #uid = process.geteuid && BigInt(process.geteuid())
 
   constructor(skipBadNames: boolean) {
     this.#skipBadNames = skipBadNames
@@ -170,7 +172,7 @@ class Scanner implements Scan {
         continue
       }
       const text = child.toString()
-      const at = path.join(from, text)
+      const at = from + path.sep + text
       const stats = this.#look(at, at)
       if (stats !== undefined) yield* this.#visit(at, `${name}/${text}`, stats)
     }
@@ -187,7 +189,7 @@ class Scanner implements Scan {
 
   #add(type: ScannedEntry["type"], from: string, name: string, stats: BigIntStats): void {
     const size = type === "file" ? Number(stats.size) : 0
-    if (type === "file") {
+    if (type === "file" && !this.#ownerMayRead(stats)) {
       try {
         accessSync(from, constants.R_OK)
       } catch (error) {
@@ -209,6 +211,14 @@ class Scanner implements Scan {
       mtimeMs: Math.max(0, Number(stats.mtimeMs)),
       executable: type === "file" && (stats.mode & 0o100n) !== 0n,
     })
+  }
+
+  /**
+   * Then no list beside the mode can take it away. Where a server takes us for somebody else, the file is
+   * told of when it is opened.
+   */
+  #ownerMayRead({ uid, mode }: BigIntStats): boolean {
+    return uid === this.#uid && (mode & 0o400n) !== 0n
   }
 
   #badName(named: string): void {
