@@ -60,7 +60,6 @@ import {
   unlikeNames,
 } from "./placing.js"
 import { errorCode } from "./error-code.js"
-import { PackedCopies } from "./packed-copies.js"
 import { syncFolder } from "./private-files.js"
 import { asError, type CallOptions, say } from "./progress.js"
 import {
@@ -737,8 +736,7 @@ class Receiving {
     const from = unit.bodyOffset
     const to = from + unit.length
     const segments = segmentsOf(from, to, (part) => this.#partInHand(part).slot)
-    const copies = new PackedCopies(24 * unit.pieces.length + 16 * unit.chunkCount)
-    const pieces = unit.pieces.map((piece) => this.#pieceOf(piece, copies, journal))
+    const pieces = unit.pieces.map((piece) => this.#pieceOf(piece, journal))
     const { result } = await pool.open({ kind: "open", pieces, segments })
     const { failed, renamed } = await result
     for (const part of rangeOfParts(from, to)) {
@@ -764,11 +762,7 @@ class Receiving {
     if (this.#unsyncedBytes >= syncEveryBytes) this.#syncInBackground(journal)
   }
 
-  #pieceOf(
-    piece: Unit["pieces"][number],
-    copies: PackedCopies,
-    journal: ReceiveJournal,
-  ): OpenPiece {
+  #pieceOf(piece: Unit["pieces"][number], journal: ReceiveJournal): OpenPiece {
     const entry = this.#manifest.entries[piece.file]
     const place = this.#placement.files[piece.file]
     if (entry?.type !== "file" || place === undefined) throw new RangeError("no such file")
@@ -781,12 +775,9 @@ class Receiving {
       isWindowsLike: this.#traits.isWindowsLike,
       fileOffset: piece.fileOffset,
       length: piece.length,
-      // Copies, because behind these is the manifest.
-      key: copies.copy(entry.key),
-      nonce: copies.copy(entry.nonce),
-      chunkMacs: copies.copy(
-        entry.chunkMacs.subarray(16 * piece.chunk, 16 * (piece.chunk + piece.chunkCount)),
-      ),
+      key: entry.key,
+      nonce: entry.nonce,
+      chunkMacs: entry.chunkMacs.subarray(16 * piece.chunk, 16 * (piece.chunk + piece.chunkCount)),
       mode: target === "new" ? this.#modeOf(entry) : undefined,
     }
   }

@@ -1,5 +1,6 @@
 /** Where units are worked on: two threads, or none when there is too little to do. */
 import { Worker } from "node:worker_threads"
+import { postedTask } from "./posted-task.js"
 import type { Slots } from "./slots.js"
 import {
   type OpenResult,
@@ -113,7 +114,7 @@ export class SealingPool {
           thread.waiting.push({ resolve, reject })
         })
         // oxlint-disable-next-line unicorn/require-post-message-target-origin -- threads have no origin
-        thread.worker.postMessage(task)
+        thread.worker.postMessage(postedTask(task))
         return { result }
       }
       await new Promise<void>((resolve) => this.#idle.push(resolve))

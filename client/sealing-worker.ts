@@ -1,6 +1,7 @@
 /** The thread around `UnitWorker`: one task in, one result out, in order. */
 import { parentPort, workerData } from "node:worker_threads"
-import { type ThreadData, type UnitTask, UnitWorker } from "./unit-work.js"
+import { type PostedTask, taskOf } from "./posted-task.js"
+import { type ThreadData, UnitWorker } from "./unit-work.js"
 
 // Only `SealingPool` starts this file, and this is what it hands over.
 const { buffers, writeTurn } = workerData as ThreadData
@@ -9,12 +10,12 @@ const worker = new UnitWorker(
   writeTurn,
 )
 
-parentPort?.on("message", (task: UnitTask | "close") => {
+parentPort?.on("message", (task: PostedTask | "close") => {
   if (task === "close") {
     worker.close()
     parentPort?.close()
     return
   }
   // oxlint-disable-next-line unicorn/require-post-message-target-origin -- threads have no origin
-  parentPort?.postMessage(worker.run(task))
+  parentPort?.postMessage(worker.run(taskOf(task)))
 })

@@ -22,7 +22,6 @@ import { type Placement, planUnits, segmentsOf, type Unit } from "./layout.js"
 import { asError, type CallOptions, notice, say } from "./progress.js"
 import { Parallel } from "./parallel.js"
 import { ProxyLimit, type RelayClient } from "./relay-client.js"
-import { PackedCopies } from "./packed-copies.js"
 import type { ScannedEntry } from "./scan.js"
 import type { SealingPool } from "./sealer.js"
 import { json } from "./session.js"
@@ -219,20 +218,18 @@ export class BodyUpload {
 
   async #sealUnit(unit: Unit, track: (done: Promise<void>) => void): Promise<void> {
     const { entries, journal } = this.#options
-    const copies = new PackedCopies(24 * unit.pieces.length)
     const pieces = unit.pieces.map((piece): SealPiece => {
       const entry = entries[piece.file]
       if (entry === undefined) throw new RangeError("no such entry")
-      const secrets = journal.secretsOf(piece.file)
+      const { key, nonce } = journal.secretsOf(piece.file)
       return {
         kind: "file",
         path: entry.from,
         mark: entry.mark,
         fileOffset: piece.fileOffset,
         length: piece.length,
-        // Copies, because behind these are those of all entries.
-        key: copies.copy(secrets.key),
-        nonce: copies.copy(secrets.nonce),
+        key,
+        nonce,
       }
     })
     await this.#seal(pieces, { ...unit, track })

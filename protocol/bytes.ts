@@ -33,8 +33,25 @@ const strictDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 // Only ever fed bytes below 128, where UTF-8 and ASCII are the same.
 const asciiDecoder = new TextDecoder()
 
+/** Up to here a look at each character costs less than a call of the encoder; most names are shorter. */
+const shortText = 64
+
 /** UTF-8 of `text`. A lone surrogate has no UTF-8 form, and TextEncoder would silently replace it. */
 export function utf8(text: string): Uint8Array {
+  return (text.length <= shortText ? asciiOf(text) : undefined) ?? encoded(text)
+}
+
+function asciiOf(text: string): Uint8Array | undefined {
+  const bytes = new Uint8Array(text.length)
+  for (let i = 0; i < bytes.length; i++) {
+    const code = text.charCodeAt(i)
+    if (code > 127) return undefined
+    bytes[i] = code
+  }
+  return bytes
+}
+
+function encoded(text: string): Uint8Array {
   if (/\p{Surrogate}/u.test(text)) throw new RangeError("text holds half of a surrogate pair")
   return encoder.encode(text)
 }

@@ -65,8 +65,12 @@ export function sha256(...parts: readonly Uint8Array[]): Uint8Array {
 /** A digest as a string costs half of one in a buffer, which lies outside of the heap. */
 function digestOf(characters: string): Uint8Array {
   const digest = new Uint8Array(characters.length)
-  for (let i = 0; i < digest.length; i++) digest[i] = characters.charCodeAt(i)
+  putDigest(digest, 0, characters)
   return digest
+}
+
+function putDigest(into: Uint8Array, at: number, characters: string): void {
+  for (let i = 0; i < characters.length; i++) into[at + i] = characters.charCodeAt(i)
 }
 
 export function blake3(...parts: readonly Uint8Array[]): Uint8Array {
@@ -75,7 +79,28 @@ export function blake3(...parts: readonly Uint8Array[]): Uint8Array {
   return plain(hasher.digestBuffer())
 }
 
+const hmacBlockBytes = 64
+const inner = new Uint8Array(hmacBlockBytes + shortBytes)
+const outer = new Uint8Array(hmacBlockBytes + 32)
+
 export function hmacSha256(key: Uint8Array, ...parts: readonly Uint8Array[]): Uint8Array {
+  let end = hmacBlockBytes
+  for (const part of parts) end += part.length
+  if (key.length <= hmacBlockBytes && end <= inner.length) {
+    // RFC 2104 by its two hashes, for the same reason: it is asked for once for each entry of a list.
+    for (let i = 0; i < hmacBlockBytes; i++) {
+      const byte = key[i] ?? 0
+      inner[i] = byte ^ 0x36
+      outer[i] = byte ^ 0x5c
+    }
+    let at = hmacBlockBytes
+    for (const part of parts) {
+      inner.set(part, at)
+      at += part.length
+    }
+    putDigest(outer, hmacBlockBytes, hashOnce("sha256", inner.subarray(0, end), "binary"))
+    return digestOf(hashOnce("sha256", outer, "binary"))
+  }
   const hmac = createHmac("sha256", key)
   for (const part of parts) hmac.update(part)
   return digestOf(hmac.digest("binary"))
@@ -154,21 +179,27 @@ export function aes128Ctr({ key, iv, skip = 0, data, out }: Aes128CtrInput): Uin
 
 export function aes128CbcMac({ key, iv, data }: Aes128CbcMacInput): Uint8Array {
   if (data.length === 0) return iv.slice()
+  // Its padding is never seen: only `final` would add it.
   const cipher = createCipheriv("aes-128-cbc", key, iv)
-  cipher.setAutoPadding(false)
+  const mac = new Uint8Array(16)
   const whole = data.length - (data.length % 16)
-  let last: Uint8Array = nothing
   for (let offset = 0; offset < whole; offset += pieceBytes) {
     const piece = cipher.update(data.subarray(offset, Math.min(offset + pieceBytes, whole)))
-    last = new Uint8Array(piece.subarray(-16))
+    putLastBlock(mac, piece)
     giveBack(piece)
   }
   if (whole < data.length) {
     const block = new Uint8Array(16)
     block.set(data.subarray(whole))
-    last = cipher.update(block)
+    putLastBlock(mac, cipher.update(block))
   }
-  return new Uint8Array(last.subarray(-16))
+  return mac
+}
+
+/** Byte by byte: a view costs several times as much. */
+function putLastBlock(into: Uint8Array, blocks: Uint8Array): void {
+  const from = blocks.length - 16
+  for (let i = 0; i < 16; i++) into[i] = blocks[from + i] ?? 0
 }
 
 // RFC 8410: the DER of a private key of these curves is a fixed prefix and the 32 bytes. Public keys
