@@ -10,7 +10,6 @@ import {
   chainHead,
   encodeStamp,
   headerHash,
-  parseHeader,
   type Random,
   RelayRefusal,
   type TombstoneReason,
@@ -18,7 +17,10 @@ import {
 } from "../protocol/index.js"
 import { unlessMissing } from "./disk.js"
 import { type DeliveryId, type InboxId, inboxIdBytesOf } from "./ids.js"
+import { mendInbox } from "./inbox-mending.js"
+import type { Log } from "./log.js"
 import type { Counts } from "./operator/counts.js"
+import { deliverySize } from "./reservations.js"
 import type { BlobStore, Commit } from "./stores/blob-store.js"
 import type { FolderLocks } from "./stores/folder-locks.js"
 import type { InboxLogs, LogRecord } from "./stores/inbox-log.js"
@@ -49,8 +51,8 @@ export interface Chains {
   bury(inbox: InboxId, id: DeliveryId, reason: TombstoneReason): Promise<void>
   /** Forgets the oldest entries as far as all of them are gone and expired before `expiredBeforeMs`. */
   raiseFloor(inbox: InboxId, expiredBeforeMs: number): Promise<void>
-  /** Completes what an earlier run of the relay left invisible. */
-  settle(inbox: InboxId): Promise<void>
+  /** Completes what an earlier run of the relay left invisible, and makes the index say what the log says. */
+  mend(inbox: InboxId): Promise<void>
   /** Waits for all work begun. */
   idle(): Promise<void>
 }
@@ -63,6 +65,7 @@ export interface ChainsNeeds {
   readonly locks: FolderLocks
   readonly random: Random
   readonly counts: Pick<Counts, "delivered" | "ended">
+  readonly log: Log
 }
 
 /** So that a burst does not make one write, and one wait for it, without end. */
@@ -72,7 +75,7 @@ type Job =
   | { readonly kind: "publish"; readonly publication: Publication }
   | { readonly kind: "bury"; readonly id: DeliveryId; readonly reason: TombstoneReason }
   | { readonly kind: "floor"; readonly expiredBeforeMs: number }
-  | { readonly kind: "settle" }
+  | { readonly kind: "mend" }
 
 interface Waiting {
   readonly job: Job
@@ -116,8 +119,8 @@ export function createChains(needs: ChainsNeeds): Chains {
     async raiseFloor(inbox, expiredBeforeMs) {
       await enqueue(inbox, { kind: "floor", expiredBeforeMs })
     },
-    async settle(inbox) {
-      await enqueue(inbox, { kind: "settle" })
+    async mend(inbox) {
+      await enqueue(inbox, { kind: "mend" })
     },
     async idle() {
       while (running.size > 0) await Promise.all(running)
@@ -131,6 +134,8 @@ async function runBatch(needs: ChainsNeeds, inbox: InboxId, batch: Waiting[]): P
     // one would write to the log over what was written since.
     await needs.locks.run(`chain-${inbox}`, async () => {
       await finishUnrevealed(needs, inbox)
+      if (batch.some(({ job }) => job.kind === "mend")) await mendInbox(needs, inbox)
+      else if (batch.some(({ job }) => job.kind === "publish")) await mendIfBehind(needs, inbox)
       await publishAll(needs, inbox, batch)
       await buryAll(needs, inbox, batch)
       for (const { job } of batch) {
@@ -186,6 +191,16 @@ async function publishAll(needs: ChainsNeeds, inbox: InboxId, batch: Waiting[]):
       resolve(entry)
     }
   }
+}
+
+/**
+ * An index that lost its last writes would give the numbers that the log has given already, to other
+ * deliveries: two heads for one number, which is how a relay that lies is known.
+ */
+async function mendIfBehind(needs: ChainsNeeds, inbox: InboxId): Promise<void> {
+  const chain = await needs.index.chain(inbox)
+  if (chain === undefined || chain.seq === (await needs.logs.lastSeq(inbox))) return
+  await mendInbox(needs, inbox)
 }
 
 async function dropShare(index: RelayIndex, inbox: InboxId, id: DeliveryId): Promise<void> {
@@ -250,12 +265,6 @@ async function makeEntry(
   })
   const sizeBytes = deliverySize(header)
   return { kind: "waiting", ...place, id, seq, head, sizeBytes, stamp, header, envelope }
-}
-
-/** What a delivery counts for in an inbox's quota. */
-export function deliverySize(header: Uint8Array): number {
-  const { bodyLength, manifestLength } = parseHeader(header)
-  return bodyLength + manifestLength
 }
 
 /** Makes assigned entries durable and then visible. Doing it twice does no harm. */

@@ -12,6 +12,11 @@ export interface Disk {
   create(path: string): Promise<DiskFile>
   /** A file that is there. `update` allows writes in place. */
   open(path: string, access: "read" | "update"): Promise<DiskFile>
+  /**
+   * Whole files, in the order of their names, undefined for each that is not there. Rejects when any of
+   * them cannot be read or is larger than `mostBytes`. For many at once, which `readSmallFile` is slow at.
+   */
+  readSmallFiles(paths: readonly string[], mostBytes: number): Promise<(Uint8Array | undefined)[]>
   rename(from: string, to: string): Promise<void>
   unlink(path: string): Promise<void>
   /** A new folder, 0700. */
@@ -79,7 +84,7 @@ export async function unlessMissing<T, A>(attempt: Promise<T>, absent: A): Promi
 
 /** A whole small file, or undefined when there is none. */
 export async function readSmallFile(
-  disk: Disk,
+  disk: Pick<Disk, "open">,
   path: string,
   mostBytes: number,
 ): Promise<Uint8Array | undefined> {
@@ -93,6 +98,15 @@ export async function readSmallFile(
   } finally {
     await file.close()
   }
+}
+
+/** What `readSmallFiles` is, for a disk that has no faster way. */
+export function readOneByOne(
+  disk: Pick<Disk, "open">,
+  paths: readonly string[],
+  mostBytes: number,
+): Promise<(Uint8Array | undefined)[]> {
+  return Promise.all(paths.map((path) => readSmallFile(disk, path, mostBytes)))
 }
 
 /** A new file with these contents, durable but for its name. Leaves nothing behind when it fails. */

@@ -81,3 +81,8 @@ export async function eachAtMost<T>(
   await Promise.all(running)
   if (failure !== undefined) throw failure.error
 }
+
+/** Lets requests and timers have their turn, in work that waits for nothing else. */
+export function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve))
+}

@@ -4,10 +4,10 @@
 import { inboxIdleDays } from "../protocol/index.js"
 import type { InboxId } from "./ids.js"
 import { failureFields, type Log } from "./log.js"
-import { readOrAlarm } from "./recovery.js"
 import type { FolderLocks } from "./stores/folder-locks.js"
 import type { InboxLogs } from "./stores/inbox-log.js"
 import type { LoginRecords } from "./stores/login-records.js"
+import { readOrAlarm } from "./stores/maced-record.js"
 import type { RelayIndex } from "./stores/relay-index.js"
 import type { ServedDays } from "./stores/served-days.js"
 

@@ -20,6 +20,7 @@ import {
   write,
 } from "node:fs"
 import type { Disk, DiskFile } from "./disk.js"
+import { createSmallFileReader } from "./small-file-reader.js"
 
 type Callback<T> = (error: NodeJS.ErrnoException | null, value: T) => void
 
@@ -38,17 +39,22 @@ const noFollow = constants.O_NOFOLLOW ?? 0
 const createFlags = constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY | noFollow
 const openFlags = { read: constants.O_RDONLY | noFollow, update: constants.O_RDWR | noFollow }
 
+const openFile: Disk["open"] = async (path, access) => {
+  const fd = await promised<number>((done) => open(path, openFlags[access], done))
+  // Nothing waits for the disk when a file that was only read is closed, and handing work to another
+  // thread costs more than the work: a tenth of all that sending a part takes.
+  return nodeFile(fd, access === "read" ? closeAtOnce : closeLater)
+}
+
+const smallFiles = createSmallFileReader({ open: openFile })
+
 export const nodeDisk: Disk = {
   async create(path) {
     const fd = await promised<number>((done) => open(path, createFlags, 0o600, done))
     return nodeFile(fd, closeLater)
   },
-  async open(path, access) {
-    const fd = await promised<number>((done) => open(path, openFlags[access], done))
-    // Nothing waits for the disk when a file that was only read is closed, and handing work to another
-    // thread costs more than the work: a tenth of all that sending a part takes.
-    return nodeFile(fd, access === "read" ? closeAtOnce : closeLater)
-  },
+  open: openFile,
+  readSmallFiles: (paths, mostBytes) => smallFiles.read(paths, mostBytes),
   rename: (from, to) => promised<void>((done) => rename(from, to, done)),
   unlink: (path) => promised<void>((done) => unlink(path, done)),
   makeFolder: (path) => promised<void>((done) => mkdir(path, { mode: 0o700 }, done)),

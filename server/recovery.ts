@@ -1,28 +1,18 @@
 // Bringing the index and the blob store together. The blob store is right; where the two differ, the
 // index is changed, and what the index says is missing from the disk is said to be lost, aloud.
-import {
-  gridLength,
-  headerHash,
-  leafHash,
-  maxPartBytes,
-  type Random,
-  toHex,
-} from "../protocol/index.js"
-import { type Chains, deliverySize } from "./chains.js"
+import { gridLength, headerHash, leafHash, type Random, toHex } from "../protocol/index.js"
+import type { Chains } from "./chains.js"
 import type { Deliveries } from "./deliveries.js"
-import { eachAtMost } from "./gate.js"
+import { unlessMissing } from "./disk.js"
+import { eachAtMost, nextTurn } from "./gate.js"
 import type { DeliveryId, InboxId } from "./ids.js"
+import { restoreInbox } from "./inbox-mending.js"
 import { failureFields, type Log } from "./log.js"
-import type { BlobStore, Commit } from "./stores/blob-store.js"
-import { DamagedRecord } from "./stores/maced-record.js"
-import type { InboxLogs, LoggedInbox } from "./stores/inbox-log.js"
-import type {
-  GoneEntry,
-  OpenUpload,
-  RelayIndex,
-  WaitingEntryWithEnvelope,
-} from "./stores/relay-index.js"
 import type { Publishing } from "./publishing.js"
+import type { BlobStore, Commit, PartPlace } from "./stores/blob-store.js"
+import type { InboxLogs } from "./stores/inbox-log.js"
+import { readOrAlarm } from "./stores/maced-record.js"
+import type { OpenUpload, RelayIndex, UploadClose } from "./stores/relay-index.js"
 
 export interface RecoveryNeeds {
   readonly index: RelayIndex
@@ -37,7 +27,14 @@ export interface RecoveryNeeds {
 }
 
 /** Small files are read many at a time: each takes a few turns of the thread pool. */
-const readsAtOnce = 16
+const readsAtOnce = 32
+/** Each reads as many small files at a time. */
+const inboxesAtOnce = 4
+/** Each has a part in memory. */
+const uploadsAtOnce = 4
+const closesAtOnce = 256
+/** So many steps of the index that wait for nothing take less than a long request. */
+const stepsAtOnce = 100
 const claimMs = 60_000
 /** How long an upload outlives its end, for a finish that is under way. */
 export const uploadGraceMs: number = 60 * 60_000
@@ -45,7 +42,7 @@ export const uploadGraceMs: number = 60 * 60_000
 export interface RebuildOptions {
   /** Aborted when the index is no longer the caller's to write; the rebuild then ends with its reason. */
   readonly signal: AbortSignal
-  /** Called often. `total` is how many deliveries are stored, and what `done` comes to, nearly. */
+  /** Called often: of all deliveries that are stored, how many are in the index. */
   readonly onProgress: (progress: { readonly done: number; readonly total: number }) => void
 }
 
@@ -56,32 +53,71 @@ export async function rebuildIndex(
 ): Promise<void> {
   const { index, blobs, logs, log, nowMs } = needs
   const startedMs = nowMs()
-  const total = (await blobs.deliveries()).length
-  let deliveries = 0
-  onProgress({ done: 0, total })
-  signal.throwIfAborted()
-  await index.clear()
-  for (const inbox of await logs.list()) {
+  const stored = new Set(await blobs.deliveries())
+  /** Those that are not yet in each of their inboxes. */
+  const left = new Set(stored)
+  /** Of those with several recipients, in how many inboxes they are missing. */
+  const missing = new Map<DeliveryId, number>()
+  const placed = async (commits: readonly Commit[]): Promise<void> => {
+    const whole = commits.filter(({ id, links }) => {
+      const still = (missing.get(id) ?? links.length) - 1
+      if (still > 0) missing.set(id, still)
+      else missing.delete(id)
+      return still === 0
+    })
+    await index.closeUploads(whole.map(({ id, expiresMs }) => ({ id, dueMs: expiresMs })))
+    for (const { id } of whole) left.delete(id)
+    onProgress({ done: stored.size - left.size, total: stored.size })
     signal.throwIfAborted()
-    deliveries += await tryRestoreInbox(needs, inbox)
-    onProgress({ done: deliveries, total })
   }
+  await placed([])
+  await index.clear()
+  await eachAtMost(inboxesAtOnce, await logs.list(), async (inbox) => {
+    try {
+      await restoreInbox(needs, inbox, placed)
+    } catch (error) {
+      signal.throwIfAborted()
+      // One inbox that cannot be read keeps no other one from being served.
+      log("inbox_not_restored", failureFields(error), "alarm")
+    }
+  })
+  const count = stored.size - left.size
+  await closeEnded(needs, stored, signal)
+  await eachAtMost(uploadsAtOnce, await blobs.uploads(), async (id) => {
+    signal.throwIfAborted()
+    // Renamed while the folder was copied.
+    await (stored.has(id) ? blobs.dropUpload(id) : restoreUpload(needs, id))
+  })
+  await eachAtMost(readsAtOnce, left, async (id) => {
+    signal.throwIfAborted()
+    await finishStored(needs, id, new Set())
+  })
+  log("index_rebuilt", { count, durationMs: nowMs() - startedMs })
+}
+
+/** What has ended is no upload any more. */
+async function closeEnded(
+  { index, blobs, log }: RecoveryNeeds,
+  stored: ReadonlySet<DeliveryId>,
+  signal: AbortSignal,
+): Promise<void> {
+  let closes: UploadClose[] = []
   await eachAtMost(readsAtOnce, await blobs.endedDeliveries(), async (id) => {
+    signal.throwIfAborted()
     // Its end was begun, or a copy of the folder has it before and after: what the inboxes say decides.
-    if (await blobs.isDelivery(id)) {
+    if (stored.has(id)) {
       await blobs.forgetEnded(id)
       return
     }
     const ended = await readOrAlarm(log, () => blobs.readEnded(id))
-    if (ended !== undefined) await index.closeUpload({ id, dueMs: ended.forgetMs })
+    if (ended === undefined) return
+    closes.push({ id, dueMs: ended.forgetMs })
+    if (closes.length < closesAtOnce) return
+    const full = closes
+    closes = []
+    await index.closeUploads(full)
   })
-  for (const id of await blobs.uploads()) {
-    signal.throwIfAborted()
-    await restoreUpload(needs, id)
-  }
-  signal.throwIfAborted()
-  await reconcile(needs)
-  log("index_rebuilt", { count: deliveries, durationMs: nowMs() - startedMs })
+  await index.closeUploads(closes)
 }
 
 /**
@@ -102,57 +138,82 @@ export async function dropTorn({ blobs, log }: RecoveryNeeds): Promise<void> {
 
 /** What a crash, or an index that lags behind, left undone. Safe at any time, under any load. */
 export async function reconcile(needs: RecoveryNeeds): Promise<void> {
-  const { index, blobs, logs, chains, log } = needs
-  for (const inbox of await logs.list()) {
-    if ((await index.chain(inbox)) === undefined) await tryRestoreInbox(needs, inbox)
-  }
+  const { index, blobs, logs, log } = needs
+  const inboxes = new Set([...(await logs.list()), ...(await index.inboxes())])
   const waiting = new Map<DeliveryId, InboxId[]>()
   const accepting = new Set<DeliveryId>()
-  for (const inbox of await index.inboxes()) {
+  for (const inbox of inboxes) {
     for (const { id } of await index.accepting(inbox)) accepting.add(id)
-    if ((await index.unrevealed(inbox)).length > 0) await chains.settle(inbox)
+    try {
+      await needs.chains.mend(inbox)
+    } catch (error) {
+      log("inbox_not_restored", failureFields(error), "alarm")
+    }
     for (const id of await index.waiting(inbox)) {
       waiting.set(id, [...(waiting.get(id) ?? []), inbox])
     }
+    await nextTurn()
   }
   // Listed after the index was asked: what is waiting there was on the disk before.
   const stored = new Set(await blobs.deliveries())
-  for (const [id, inboxes] of waiting) {
-    if (!stored.has(id) && !(await blobs.isDelivery(id))) await buryLost(needs, id, inboxes)
+  for (const [id, places] of waiting) {
+    if (!stored.has(id) && !(await blobs.isDelivery(id))) await buryLost(needs, id, places)
   }
-  await eachAtMost(readsAtOnce, stored, async (id) => {
+  await eachInTurns(stored, async (id) => {
     const isClosed = (await index.upload(id))?.state === "closed"
     if (isClosed && waiting.has(id) && !accepting.has(id)) return
-    const commit = await readOrAlarm(log, () => blobs.readCommit(id))
-    if (commit === undefined) return
-    try {
-      await finishCommit(needs, commit)
-    } catch (error) {
-      log("delivery_not_published", failureFields(error), "alarm")
-    }
+    await finishStored(needs, id, accepting)
   })
-  for (const id of await blobs.uploads()) {
-    if ((await index.upload(id)) === undefined) await restoreUpload(needs, id)
-  }
+  await eachInTurns(await blobs.endedDeliveries(), async (id) => {
+    if ((await index.upload(id))?.state !== "closed") await closeOneEnded(needs, id)
+  })
+  await eachAtMost(uploadsAtOnce, await blobs.uploads(), (id) => mendUpload(needs, id))
   for (const inbox of await index.inboxes()) await endStaleAccepting(needs, inbox)
 }
 
-/** A committed delivery is published, whatever became of the request that committed it. */
-async function finishCommit(
-  { index, publishing, deliveries }: RecoveryNeeds,
-  commit: Commit,
+/** Many at once, and now and then everything else has its turn. */
+async function eachInTurns<T>(items: Iterable<T>, work: (item: T) => Promise<void>): Promise<void> {
+  let steps = 0
+  await eachAtMost(readsAtOnce, items, async (item) => {
+    steps += 1
+    if (steps % stepsAtOnce === 0) await nextTurn()
+    await work(item)
+  })
+}
+
+/** A stored delivery is published, whatever became of the request that committed it. */
+async function finishStored(
+  needs: RecoveryNeeds,
+  id: DeliveryId,
+  accepting: ReadonlySet<DeliveryId>,
 ): Promise<void> {
-  const { id } = commit
-  await index.closeUpload({ id, dueMs: commit.expiresMs })
+  const { index, blobs, publishing, deliveries, log } = needs
+  const commit = await readOrAlarm(log, () => blobs.readCommit(id))
+  if (commit === undefined) return
+  try {
+    await index.closeUpload({ id, dueMs: commit.expiresMs })
+    await index.releaseRoom(id)
+    const header = headerHash(commit.header)
+    const entries = await Promise.all(
+      commit.links.map(({ inbox, envelopeHash }) =>
+        index.entryByContent({ inbox, headerHash: header, envelopeHash }),
+      ),
+    )
+    // For an entry that is there it ends the acceptance and gives the share back.
+    if (entries.includes(undefined) || accepting.has(id)) await publishing.publish(commit)
+    await deliveries.endIfDone(id)
+  } catch (error) {
+    log("delivery_not_published", failureFields(error), "alarm")
+  }
+}
+
+/** One that ended while the index lagged behind, and for which it may still hold something. */
+async function closeOneEnded({ index, blobs, log }: RecoveryNeeds, id: DeliveryId): Promise<void> {
+  const ended = await readOrAlarm(log, () => blobs.readEnded(id))
+  if (ended === undefined || (await blobs.isDelivery(id))) return
+  await index.closeUpload({ id, dueMs: ended.forgetMs })
   await index.releaseRoom(id)
-  const header = headerHash(commit.header)
-  const entries = await Promise.all(
-    commit.links.map(({ inbox, envelopeHash }) =>
-      index.entryByContent({ inbox, headerHash: header, envelopeHash }),
-    ),
-  )
-  if (entries.includes(undefined)) await publishing.publish(commit)
-  await deliveries.endIfDone(id)
+  for (const { inbox } of ended.commit.links) await index.releaseShare({ inbox, id })
 }
 
 async function buryLost(
@@ -169,83 +230,9 @@ async function buryLost(
   }
 }
 
-/** One inbox that cannot be read keeps no other one from being served. */
-async function tryRestoreInbox(needs: RecoveryNeeds, inbox: InboxId): Promise<number> {
-  try {
-    return await restoreInbox(needs, inbox)
-  } catch (error) {
-    needs.log("inbox_not_restored", failureFields(error), "alarm")
-    return 0
-  }
-}
-
-/** Gives the index an inbox as its log has it; says how many deliveries wait there. */
-async function restoreInbox(needs: RecoveryNeeds, inbox: InboxId): Promise<number> {
-  const { index, logs, chains, log } = needs
-  const logged = await logs.read(inbox)
-  if (logged === undefined) {
-    log("inbox_record_missing", {}, "alarm")
-    return 0
-  }
-  if (logged.damaged > 0) log("inbox_record_damaged", { count: logged.damaged }, "alarm")
-  const lost: DeliveryId[] = []
-  const entries: (GoneEntry | WaitingEntryWithEnvelope)[] = []
-  await eachAtMost(readsAtOnce, logged.places.entries(), async ([at, place]) => {
-    if (place.kind === "buried") {
-      entries[at] = { ...place, kind: "gone" }
-      return
-    }
-    const entry = await waitingEntry(needs, inbox, place)
-    if (entry === undefined) lost.push(place.id)
-    entries[at] = entry ?? { ...place, kind: "gone", reason: "lost" }
-  })
-  const { bundle, floorSeq, floorHead } = logged
-  await index.restoreInbox({ inbox, bundle, floorSeq, floorHead, entries })
-  for (const id of lost) {
-    log("delivery_lost", {}, "alarm")
-    await appendLost(needs, inbox, logged, id)
-  }
-  await chains.settle(inbox)
-  return entries.filter(({ kind }) => kind === "waiting").length
-}
-
-async function appendLost(
-  { logs }: RecoveryNeeds,
-  inbox: InboxId,
-  { places }: LoggedInbox,
-  id: DeliveryId,
-): Promise<void> {
-  const place = places.find((candidate) => candidate.id === id && candidate.kind === "published")
-  if (place === undefined) return
-  await logs.append(inbox, [{ ...place, kind: "buried", reason: "lost" }])
-}
-
-async function waitingEntry(
-  { blobs, log }: RecoveryNeeds,
-  inbox: InboxId,
-  place: LoggedInbox["places"][number],
-): Promise<WaitingEntryWithEnvelope | undefined> {
-  const commit = await readOrAlarm(log, () => blobs.readCommit(place.id))
-  if (commit === undefined) return undefined
-  const slot = commit.links.findIndex((link) => link.inbox === inbox)
-  const stored = (await readOrAlarm(log, () => blobs.readLinks(commit)))?.[slot]
-  if (stored?.link?.seq !== place.seq) return undefined
-  const { header } = commit
-  return {
-    ...place,
-    kind: "waiting",
-    sizeBytes: deliverySize(header),
-    stamp: stored.link.stamp,
-    header,
-    envelope: stored.envelope,
-  }
-}
-
 /** Takes up an upload that the index does not know: its record says what it may be, its files what it has. */
 async function restoreUpload(needs: RecoveryNeeds, id: DeliveryId): Promise<void> {
   const { index, blobs, log, nowMs } = needs
-  // Renamed while the folder was copied.
-  if (await blobs.isDelivery(id)) return blobs.dropUpload(id)
   const upload = await readOrAlarm(log, () => blobs.readUpload(id))
   if (upload === undefined) {
     // Broken off before it had a record. The folder's age is all there is to go by.
@@ -259,21 +246,62 @@ async function restoreUpload(needs: RecoveryNeeds, id: DeliveryId): Promise<void
   }
   await index.startUpload(upload)
   await reserveAgain(needs, upload)
-  const buffer = new Uint8Array(maxPartBytes)
-  for (const part of await blobs.partsOf(id)) {
-    const blob = await blobs.openPart(part, "spool")
-    let lengthBytes: number
-    try {
-      lengthBytes = await blob.read(buffer.subarray(0, gridLength(part.index)), 0)
-    } finally {
-      await blob.close()
-    }
-    const leaf = leafHash({ index: part.index, part: buffer.subarray(0, lengthBytes) })
-    const isWhole = lengthBytes > 0 && toHex(leaf) === toHex(part.leaf)
-    const outcome = isWhole ? await index.setPart({ ...part, lengthBytes }) : "misplaced"
-    // Not what its name says, or the loser of two for one place.
-    if (outcome !== "stored" && outcome !== "same") await blobs.removePart(part)
+  for (const part of await blobs.partsOf(id)) await takePart(needs, part)
+}
+
+/** A part that is on the disk and not in the index: its bytes say whether it is what its name says. */
+async function takePart({ index, blobs }: RecoveryNeeds, part: PartPlace): Promise<void> {
+  const buffer = new Uint8Array(gridLength(part.index))
+  const blob = await unlessMissing(blobs.openPart(part, "spool"), undefined)
+  if (blob === undefined) return
+  let lengthBytes: number
+  try {
+    lengthBytes = await blob.read(buffer, 0)
+  } finally {
+    await blob.close()
   }
+  const leaf = leafHash({ index: part.index, part: buffer.subarray(0, lengthBytes) })
+  const isWhole = lengthBytes > 0 && toHex(leaf) === toHex(part.leaf)
+  const outcome = isWhole ? await index.setPart({ ...part, lengthBytes }) : "misplaced"
+  // Not what its name says, or the loser of two for one place.
+  if (outcome === "differs" || outcome === "misplaced") await blobs.removePart(part)
+}
+
+/** An upload of which the index knows less than the disk, or more. */
+async function mendUpload(needs: RecoveryNeeds, id: DeliveryId): Promise<void> {
+  const { index, blobs, log } = needs
+  const known = await index.upload(id)
+  if (known === undefined) {
+    if (!(await blobs.isDelivery(id))) return restoreUpload(needs, id)
+    // Renamed while the folder was copied.
+    return blobs.dropUpload(id)
+  }
+  if (known.state === "closed") return
+  // The index first: what it knows then was on the disk before.
+  const parts = await index.parts(id)
+  const stored = await blobs.partsOf(id)
+  const upload = await readOrAlarm(log, () => blobs.readUpload(id))
+  // Finished or given up meanwhile.
+  if (upload === undefined) return
+  const names = new Set(stored.map(partName))
+  const unknown = new Set(parts.map(partName))
+  const lostParts = parts.filter((part) => !names.has(partName(part)))
+  const newParts = stored.filter((part) => !unknown.has(partName(part)))
+  const isExtended =
+    upload.reservedBytes > known.reservedBytes || upload.expiresMs > known.expiresMs
+  if (lostParts.length + newParts.length === 0 && !isExtended) return
+  await withUploadClaim(needs, id, async () => {
+    if (isExtended) {
+      await index.extendUpload(upload)
+      await reserveAgain(needs, upload)
+    }
+    for (const part of newParts) await takePart(needs, part)
+    for (const { index: at, leaf } of lostParts) await index.removePart({ id, index: at, leaf })
+  })
+}
+
+function partName({ index, leaf }: { readonly index: number; readonly leaf: Uint8Array }): string {
+  return `${index} ${toHex(leaf)}`
 }
 
 /** What was granted stays granted: limits that were lowered since apply to new uploads only. */
@@ -288,31 +316,26 @@ async function reserveAgain({ index }: RecoveryNeeds, upload: OpenUpload): Promi
 }
 
 /** An acceptance that nobody is at work on and that left no commit: a finish that broke off before. */
-async function endStaleAccepting(
-  { index, blobs, random, nowMs }: RecoveryNeeds,
-  inbox: InboxId,
-): Promise<void> {
+async function endStaleAccepting(needs: RecoveryNeeds, inbox: InboxId): Promise<void> {
+  const { index, blobs } = needs
   for (const { id } of await index.accepting(inbox)) {
-    const claim = { what: "upload", name: id, owner: toHex(random(16)) } as const
-    if (!(await index.claim({ ...claim, untilMs: nowMs() + claimMs }))) continue
-    try {
+    await withUploadClaim(needs, id, async () => {
       if (!(await blobs.isDelivery(id))) await index.endAccepting({ inbox, id })
-    } finally {
-      await index.unclaim(claim)
-    }
+    })
   }
 }
 
-/** A record that was not written by this relay decides nothing, and its operator should know. */
-export async function readOrAlarm<T>(
-  log: Log,
-  read: () => Promise<T | undefined>,
-): Promise<T | undefined> {
+/** Leaves it to the next time while somebody else is at work on the upload. */
+async function withUploadClaim(
+  { index, random, nowMs }: RecoveryNeeds,
+  id: DeliveryId,
+  work: () => Promise<void>,
+): Promise<void> {
+  const claim = { what: "upload", name: id, owner: toHex(random(16)) } as const
+  if (!(await index.claim({ ...claim, untilMs: nowMs() + claimMs }))) return
   try {
-    return await read()
-  } catch (error) {
-    if (!(error instanceof DamagedRecord)) throw error
-    log("record_refused", failureFields(error), "alarm")
-    return undefined
+    await work()
+  } finally {
+    await index.unclaim(claim)
   }
 }

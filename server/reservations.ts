@@ -1,5 +1,5 @@
 // What an upload holds before it is there: room on the disk, and a share of each inbox's quota.
-import { chainPlacesPerDelivery, RelayRefusal } from "../protocol/index.js"
+import { chainPlacesPerDelivery, parseHeader, RelayRefusal } from "../protocol/index.js"
 import { headroomBytes, type RelayConfig } from "./config.js"
 import { addressOf, type DeliveryId, type InboxId } from "./ids.js"
 import { noSuchInbox, relayFull } from "./relay-refusals.js"
@@ -139,6 +139,12 @@ export function createReservations({ index, blobs, config }: ReservationsNeeds):
       manifests.delete(upload.id)
     },
   }
+}
+
+/** What a delivery counts for in an inbox's quota. */
+export function deliverySize(header: Uint8Array): number {
+  const { bodyLength, manifestLength } = parseHeader(header)
+  return bodyLength + manifestLength
 }
 
 function inboxFull(inbox: InboxId): RelayRefusal {

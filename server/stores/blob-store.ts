@@ -45,6 +45,12 @@ export interface StoredLink {
   readonly link: Link | undefined
 }
 
+export interface StoredDelivery {
+  readonly commit: Commit
+  /** In the order of the commit's links. */
+  readonly links: readonly StoredLink[]
+}
+
 /** What stays of a delivery whose last link is gone. */
 export interface Ended {
   readonly commit: Commit
@@ -121,6 +127,11 @@ export interface BlobStore {
   isWhole(id: DeliveryId): Promise<boolean>
   readCommit(id: DeliveryId): Promise<Commit | undefined>
   readLinks(commit: Commit): Promise<StoredLink[]>
+  /**
+   * Commits with their links, many at once, undefined for each that is not there. What stands in one of
+   * them is looked at by the call that is given for it, and refused by that.
+   */
+  readDeliveries(ids: readonly DeliveryId[]): Promise<(() => StoredDelivery | undefined)[]>
   /** Durable. */
   saveLink(id: DeliveryId, slot: number, link: Link): Promise<void>
   /** Bytes `from` to `to` of the 32-byte leaves, one behind the other. */

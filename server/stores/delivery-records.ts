@@ -210,9 +210,9 @@ export function parseSlot(
   { envelopeBytes }: CommitLink,
 ): { readonly envelope: Uint8Array; readonly link: Link | undefined } {
   const at = slotOffset(place.slot)
-  const slot = slots.slice(at, at + slotBytes)
+  const slot = slots.subarray(at, at + slotBytes)
   if (slot.length !== slotBytes) throw new DamagedRecord("links.v1")
-  const envelope = slot.slice(linkBytes, linkBytes + envelopeBytes)
+  const envelope = slot.subarray(linkBytes, linkBytes + envelopeBytes)
   const open = slot.subarray(0, linkMacAt)
   const mac = slot.subarray(linkMacAt, linkBytes)
   if (!equalBytes(mac, linkMac(key, place, open))) return { envelope, link: undefined }

@@ -30,6 +30,7 @@ import type {
   Link,
   ManifestFile,
   PartPlace,
+  StoredDelivery,
   StoredLink,
   WrittenPart,
 } from "./blob-store.js"
@@ -56,7 +57,8 @@ const leavesName = "leaves"
 const manifestName = "manifest"
 const partPattern = /^p(0|[1-9][0-9]{0,9})-([0-9a-f]{64})$/
 const leafBytes = 32
-/** Commit, ended and upload records name at most 255 inboxes. */
+/** Commit, ended and upload records name at most so many inboxes. */
+const maxLinks = 255
 const maxRecordBytes = 256 * 1024
 
 // Node does file work on a pool of threads (16 in the program). Many syncs at once share the commits of
@@ -331,11 +333,32 @@ export class DiskBlobStore implements BlobStore {
     return bytes && parseCommit(this.#key, id, bytes)
   }
 
-  async readLinks({ id, links }: Commit): Promise<StoredLink[]> {
-    const path = join(this.#store(id), linksName)
-    const slots = await readSmallFile(this.#disk, path, links.length * slotBytes)
+  async readLinks(commit: Commit): Promise<StoredLink[]> {
+    const path = join(this.#store(commit.id), linksName)
+    const slots = await readSmallFile(this.#disk, path, commit.links.length * slotBytes)
+    return this.#parseLinks(commit, slots)
+  }
+
+  #parseLinks({ id, links }: Commit, slots: Uint8Array | undefined): StoredLink[] {
     if (slots === undefined) throw new Error("a delivery without its links")
     return links.map((link, slot) => parseSlot(this.#key, { id, slot }, slots, link))
+  }
+
+  async readDeliveries(ids: readonly DeliveryId[]): Promise<(() => StoredDelivery | undefined)[]> {
+    const read = (name: string, mostBytes: number) =>
+      this.#disk.readSmallFiles(
+        ids.map((id) => join(this.#store(id), name)),
+        mostBytes,
+      )
+    // The links first: a delivery that is removed meanwhile has no commit then.
+    const links = await read(linksName, maxLinks * slotBytes)
+    const commits = await read(commitName, maxRecordBytes)
+    return ids.map((id, at) => () => {
+      const bytes = commits[at]
+      if (bytes === undefined) return undefined
+      const commit = parseCommit(this.#key, id, bytes)
+      return { commit, links: this.#parseLinks(commit, links[at]) }
+    })
   }
 
   async saveLink(id: DeliveryId, slot: number, link: Link): Promise<void> {

@@ -102,11 +102,14 @@ export function embeddedInboxes({ db, now, step }: Embedded): InboxIndex & Recla
     entries: readonly RestoredEntry[],
   ): StoredInbox {
     let { seq, head, used, held } = state
+    // Most inboxes have none of either, and to ask for each entry takes as long as to put it.
+    const shared = idsIn(db.shares, inbox)
+    const accepted = idsIn(db.accepting, inbox)
     for (const entry of entries) {
       putEntry(inbox, entry)
       if (entry.kind === "waiting") used = add(used, entry.sizeBytes)
-      held = takeShare(inbox, entry.id, held)
-      void db.accepting.remove([inbox, entry.id])
+      if (shared.has(entry.id)) held = takeShare(inbox, entry.id, held)
+      if (accepted.has(entry.id)) void db.accepting.remove([inbox, entry.id])
       ;({ seq, head } = entry)
     }
     // What was listed before is not on disk: better to call nothing new than everything.
@@ -380,6 +383,13 @@ export function embeddedInboxes({ db, now, step }: Embedded): InboxIndex & Recla
       }
     },
   }
+}
+
+function idsIn(
+  database: Embedded["db"]["shares"] | Embedded["db"]["accepting"],
+  inbox: InboxId,
+): Set<string> {
+  return new Set([...database.getKeys(named(inbox))].map(([, id]) => id))
 }
 
 function emptyInbox(floorSeq: number, floorHead: Uint8Array): StoredInbox {

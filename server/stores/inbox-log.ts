@@ -39,13 +39,15 @@ export type LogRecord =
   /** Everything up to `seq` is no longer listed. */
   | { readonly kind: "floor"; readonly seq: number; readonly head: Uint8Array }
 
+export type LoggedPlace = Exclude<LogRecord, { readonly kind: "floor" }>
+
 /** What the log comes to. */
 export interface LoggedInbox {
   readonly bundle: Uint8Array
   readonly floorSeq: number
   readonly floorHead: Uint8Array
   /** By seq, without gaps from the floor on. */
-  readonly places: readonly Exclude<LogRecord, { readonly kind: "floor" }>[]
+  readonly places: readonly LoggedPlace[]
   /** Records that are not ours or are damaged, and seqs that are missing: none in a healthy log. */
   readonly damaged: number
 }
@@ -61,6 +63,8 @@ export interface InboxLogs {
   isClosed(inbox: InboxId): Promise<boolean>
   list(): Promise<InboxId[]>
   read(inbox: InboxId): Promise<LoggedInbox | undefined>
+  /** The greatest seq in the log, 0 where there is none. As a rule it reads the end of the log only. */
+  lastSeq(inbox: InboxId): Promise<number>
   /** Makes the file that `append` may give up, if it is not there and there is room for it. */
   keepReserve(): Promise<void>
   /**
@@ -77,7 +81,8 @@ const macAt = 160
 const kinds = ["published", "buried", "floor"] as const
 const reasons: readonly TombstoneReason[] = ["taken", "revoked", "expired", "lost", "removed"]
 /** A log may be of any length; it is read this much at a time. */
-const readBytes = 4096 * recordBytes
+const readBytes = 512 * recordBytes
+const tailBytes = 32 * recordBytes
 const reserveName = "reserve"
 const bundleName = "bundle"
 const logName = "log.v1"
@@ -164,6 +169,16 @@ export function openInboxLogs(input: {
 
     read,
 
+    async lastSeq(inbox) {
+      const file = await unlessMissing(disk.open(join(folderOf(inbox), logName), "read"), undefined)
+      if (file === undefined) return 0
+      try {
+        return await lastSeqOf(file, recordKey, inbox)
+      } finally {
+        await file.close()
+      }
+    },
+
     keepReserve: () => reserve.keep(),
 
     append(inbox, records) {
@@ -246,6 +261,34 @@ function parseLog(bytes: Uint8Array, key: Uint8Array, inbox: InboxId): LogRecord
   return { kind, ...place, reason: reasons[reason - 1] ?? reader.refuse("reason", "unknown") }
 }
 
+function recordOrDamage(bytes: Uint8Array, key: Uint8Array, inbox: InboxId): LogRecord | undefined {
+  try {
+    return parseLog(bytes, key, inbox)
+  } catch (error) {
+    if (error instanceof FormatError) return undefined
+    throw error
+  }
+}
+
+/**
+ * From the end back to the last publication: what was published before has smaller numbers, and so has
+ * what was compacted before it. A floor says nothing of what stands above it.
+ */
+async function lastSeqOf(log: DiskFile, key: Uint8Array, inbox: InboxId): Promise<number> {
+  const sizeBytes = await log.sizeBytes()
+  let greatest = 0
+  for (let end = sizeBytes - (sizeBytes % recordBytes); end > 0; end -= tailBytes) {
+    const piece = new Uint8Array(Math.min(tailBytes, end))
+    await log.read(piece, end - piece.length)
+    for (let at = piece.length - recordBytes; at >= 0; at -= recordBytes) {
+      const record = recordOrDamage(piece.subarray(at, at + recordBytes), key, inbox)
+      greatest = Math.max(greatest, record?.seq ?? 0)
+      if (record?.kind === "published") return greatest
+    }
+  }
+  return greatest
+}
+
 async function foldLog(
   log: DiskFile,
   key: Uint8Array,
@@ -254,24 +297,21 @@ async function foldLog(
   let floorSeq = 0
   let floorHead = new Uint8Array(32)
   let damaged = 0
-  const places = new Map<number, LoggedInbox["places"][number]>()
-  for await (const bytes of recordsOf(log)) {
-    let record: LogRecord
-    try {
-      record = parseLog(bytes, key, inbox)
-    } catch (error) {
-      if (!(error instanceof FormatError)) throw error
-      damaged += 1
-      continue
-    }
-    if (record.kind === "floor") {
-      if (record.seq >= floorSeq) {
-        floorSeq = record.seq
-        floorHead = new Uint8Array(record.head)
+  const places = new Map<number, LoggedPlace>()
+  for await (const piece of piecesOf(log)) {
+    for (let at = 0; at < piece.length; at += recordBytes) {
+      const record = recordOrDamage(piece.subarray(at, at + recordBytes), key, inbox)
+      if (record === undefined) {
+        damaged += 1
+      } else if (record.kind === "floor") {
+        if (record.seq >= floorSeq) {
+          floorSeq = record.seq
+          floorHead = new Uint8Array(record.head)
+        }
+      } else if (record.kind === "buried" || !places.has(record.seq)) {
+        // What is buried stays so, even when its publication stands in the log a second time.
+        places.set(record.seq, record)
       }
-    } else if (record.kind === "buried" || !places.has(record.seq)) {
-      // What is buried stays so, even when its publication stands in the log a second time.
-      places.set(record.seq, record)
     }
   }
   const listed = [...places.values()]
@@ -282,13 +322,12 @@ async function foldLog(
 }
 
 /** Whole records only: what a torn write left at the end is not one. */
-async function* recordsOf(log: DiskFile): AsyncGenerator<Uint8Array> {
-  const piece = new Uint8Array(readBytes)
-  for (let position = 0; ; position += readBytes) {
+async function* piecesOf(log: DiskFile): AsyncGenerator<Uint8Array> {
+  const sizeBytes = await log.sizeBytes()
+  const end = sizeBytes - (sizeBytes % recordBytes)
+  for (let position = 0; position < end; position += readBytes) {
+    const piece = new Uint8Array(Math.min(readBytes, end - position))
     const count = await log.read(piece, position)
-    for (let at = 0; at + recordBytes <= count; at += recordBytes) {
-      yield piece.slice(at, at + recordBytes)
-    }
-    if (count < readBytes) return
+    yield piece.subarray(0, count - (count % recordBytes))
   }
 }

@@ -2,6 +2,7 @@
 // of the relay. The MAC covers what the record is and where it belongs, so a record that was copied to
 // another place, or written by someone with access to the disk alone, is refused.
 import {
+  concatBytes,
   equalBytes,
   FormatError,
   fromHex,
@@ -11,6 +12,7 @@ import {
   utf8,
 } from "../../protocol/index.js"
 import type { JsonObject } from "../../protocol/index.js"
+import { failureFields, type Log } from "../log.js"
 
 export interface RecordPlace {
   readonly key: Uint8Array
@@ -21,10 +23,11 @@ export interface RecordPlace {
 }
 
 const macCharacters = 64
+const lineFeed = 10
 
 export function encodeRecord(place: RecordPlace, value: JsonObject): Uint8Array {
-  const line = JSON.stringify(value)
-  return utf8(`${line}\n${toHex(recordMac(place, line))}\n`)
+  const line = utf8(JSON.stringify(value))
+  return concatBytes(line, utf8(`\n${toHex(recordMac(place, line))}\n`))
 }
 
 /**
@@ -50,17 +53,30 @@ export function openRecord<T>(
 }
 
 function openLine(place: RecordPlace, bytes: Uint8Array): unknown {
-  const text = parseUtf8(bytes, place.kind)
-  const end = text.length - macCharacters - 2
-  if (end < 0 || text[end] !== "\n" || !text.endsWith("\n")) {
+  const end = bytes.length - macCharacters - 2
+  if (end < 0 || bytes[end] !== lineFeed || bytes.at(-1) !== lineFeed) {
     throw new FormatError(place.kind, "cut short")
   }
-  const line = text.slice(0, end)
-  const mac = fromHex(text.slice(end + 1, -1), place.kind)
+  const line = bytes.subarray(0, end)
+  const mac = fromHex(parseUtf8(bytes.subarray(end + 1, -1), place.kind), place.kind)
   if (!equalBytes(mac, recordMac(place, line))) throw new FormatError(place.kind, "not ours")
-  return JSON.parse(line)
+  return JSON.parse(parseUtf8(line, place.kind))
 }
 
-function recordMac({ key, kind, name }: RecordPlace, line: string): Uint8Array {
-  return hmacSha256(key, utf8(`${kind} ${name}\n${line}`))
+function recordMac({ key, kind, name }: RecordPlace, line: Uint8Array): Uint8Array {
+  return hmacSha256(key, utf8(`${kind} ${name}\n`), line)
+}
+
+/** A record that was not written by this relay decides nothing, and its operator should know. */
+export async function readOrAlarm<T>(
+  log: Log,
+  read: () => Promise<T | undefined>,
+): Promise<T | undefined> {
+  try {
+    return await read()
+  } catch (error) {
+    if (!(error instanceof DamagedRecord)) throw error
+    log("record_refused", failureFields(error), "alarm")
+    return undefined
+  }
 }

@@ -56,7 +56,9 @@ export class Fields {
   }
 
   #get(name: string): unknown {
-    return new Map<string, unknown>(Object.entries(this.#value)).get(name)
+    // Its own members only: a record has none of the ones that every object inherits.
+    const own = Object.getOwnPropertyDescriptor(this.#value, name)
+    return own?.value
   }
 
   #wrong(name: string): FormatError {

@@ -16,6 +16,7 @@
 //
 // The index's folder is a real one, because the index's library opens its files by itself.
 import { basename, dirname, join, relative, sep } from "node:path"
+import { readOneByOne } from "../../server/disk.js"
 import type { Disk, DiskFile, DiskSpace, FileFacts } from "../../server/index.js"
 import { nodeDisk } from "../../server/node-disk.js"
 import { type Operation, systemError } from "../server/faulty-disk.js"
@@ -153,6 +154,10 @@ export class MemoryDisk implements Disk {
     const id = this.#find(path)
     if (this.#node(id).kind === "folder" && access === "update") throw systemError("EISDIR")
     return this.#handle(id)
+  }
+
+  readSmallFiles(paths: readonly string[], mostBytes: number): Promise<(Uint8Array | undefined)[]> {
+    return readOneByOne(this, paths, mostBytes)
   }
 
   async rename(from: string, to: string): Promise<void> {

@@ -21,6 +21,14 @@ export class FaultyDisk implements Disk {
     return this.#wrap(await nodeDisk.open(path, access))
   }
 
+  async readSmallFiles(
+    paths: readonly string[],
+    mostBytes: number,
+  ): Promise<(Uint8Array | undefined)[]> {
+    this.#begin("readSmallFiles")
+    return nodeDisk.readSmallFiles(paths, mostBytes)
+  }
+
   async rename(from: string, to: string): Promise<void> {
     this.#begin("rename")
     await nodeDisk.rename(from, to)

@@ -69,6 +69,7 @@ export async function fillFolder(wanted: {
       locks: folder.locks,
       random: systemRandomness,
       counts,
+      log: () => undefined,
     })
     const publishing = createPublishing({ index, blobs, chains, keys })
     const inboxes = Array.from({ length: Math.ceil(wanted.deliveries / wanted.perInbox) }, () =>

@@ -585,6 +585,7 @@ function readOnlyDisk(files: ReadonlyMap<string, Uint8Array>): Disk {
     stat: refuse,
     syncFolder: refuse,
     space: refuse,
+    readSmallFiles: refuse,
     open: async (path) => {
       const content = files.get(path.slice(path.lastIndexOf("/") + 1)) ?? new Uint8Array(0)
       return {
