@@ -208,16 +208,26 @@ export function createDeliveries(needs: DeliveriesNeeds): Deliveries {
     await index.closeUpload({ id, dueMs: forgetMs })
   }
 
-  async function remove(commit: Commit, reason: TombstoneReason): Promise<void> {
+  async function remove(commit: Commit, asked: TombstoneReason): Promise<void> {
     // Every inbox gets its entry before it gets the tombstone: the chain has no holes.
     await needs.publishing.publish(commit)
-    for (const { inbox } of commit.links) await chains.bury(inbox, commit.id, reason)
+    for (const { inbox } of commit.links) await bury(inbox, commit.id, asked)
     await endIfDone(commit.id)
   }
 
   async function discard(inbox: InboxId, id: DeliveryId): Promise<void> {
-    await chains.bury(inbox, id, "taken")
+    await bury(inbox, id, "taken")
     await endIfDone(id)
+  }
+
+  /** What everybody saw expire stays expired: a tombstone's reason does not change before the sweep. */
+  async function bury(inbox: InboxId, id: DeliveryId, asked: TombstoneReason): Promise<void> {
+    const entry = await index.entryById({ inbox, id })
+    const isOver =
+      entry !== undefined &&
+      entry.expiresMs <= nowMs() &&
+      (await index.leasedUntil(id)) === undefined
+    await chains.bury(inbox, id, isOver ? "expired" : asked)
   }
 
   async function renewLease({ id, entry }: OwnDelivery): Promise<void> {

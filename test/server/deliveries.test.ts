@@ -222,6 +222,37 @@ describe("deliveries", () => {
     expect(page.floor.seq).toBe(1)
   })
 
+  it("keeps the reason it was seen to be gone for, whoever removes it once more before the sweep", async () => {
+    const { client } = under
+    clock.advance(14 * dayMs)
+    session = await client.login(alice)
+    const capability = encodeBearer(sent.deleteCap)
+    const seen = async () => {
+      const reply = await client.get(`/v1/deliveries/${sent.id}/status`, capability)
+      const { recipients } = parseStatusReply(reply.body)
+      return [recipients.map(({ state }) => state), (await client.list(session)).entries]
+    }
+    const before = await seen()
+    expect(before[0]).toEqual(["expired", "expired"])
+    await client.delete(`/v1/deliveries/${sent.id}`, session).expect(204)
+    expect(await seen()).toEqual(before)
+    await client.delete(`/v1/deliveries/${sent.id}`, capability).expect(204)
+    expect(await seen()).toEqual(before)
+  })
+
+  it("is taken, and not expired, where its recipient was fetching it as its time was over", async () => {
+    const { client } = under
+    clock.advance(14 * dayMs - minuteMs)
+    session = await client.login(alice)
+    expect((await piece("body")).status).toBe(200)
+    clock.advance(5 * minuteMs)
+    await client.delete(`/v1/deliveries/${sent.id}`, session).expect(204)
+    const capability = encodeBearer(sent.deleteCap)
+    const reply = await client.get(`/v1/deliveries/${sent.id}/status`, capability)
+    const { recipients } = parseStatusReply(reply.body)
+    expect(recipients.map(({ state }) => state)).toEqual(["taken", "expired"])
+  })
+
   it("lets one long request end, too, however slowly its answer is read, within an hour of expiry", async () => {
     // More than the connection takes on its own while nobody reads.
     const large = makeDelivery([alice], { bodyLength: 32 * 1024 ** 2 })
