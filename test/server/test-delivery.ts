@@ -12,6 +12,7 @@ import {
   headerHash,
   type Identity,
   leafHash,
+  type Random,
   random,
   sha256,
   u16,
@@ -34,20 +35,21 @@ export function makeDelivery(
     readonly bodyLength?: number
     readonly manifestLength?: number
     readonly notAfterMs?: number
+    readonly draw?: Random
   } = {},
 ): TestDelivery {
-  const { bodyLength = 16 * 1024, manifestLength = 4112, notAfterMs = 0 } = options
-  const body = random(bodyLength)
-  const manifest = random(manifestLength)
+  const { bodyLength = 16 * 1024, manifestLength = 4112, notAfterMs = 0, draw = random } = options
+  const body = draw(bodyLength)
+  const manifest = draw(manifestLength)
   const header = encodeHeader({
-    deliveryId: random(16),
+    deliveryId: draw(16),
     bodyLength,
     partCount: gridCount(bodyLength),
     manifestLength,
     bodyRoot: bodyRoot({ bodyLength, leaves: leavesOf(body) }),
     manifestHash: sha256(manifest),
-    openRoot: random(32),
-    keyCommit: random(32),
+    openRoot: draw(32),
+    keyCommit: draw(32),
     notAfterMs,
   })
   const envelopes = recipients.map(({ bundle }) => {
@@ -57,7 +59,7 @@ export function makeDelivery(
       u16(0),
       headerHash(header),
     )
-    return concatBytes(start, random(envelopeLength(bundle) - start.length))
+    return concatBytes(start, draw(envelopeLength(bundle) - start.length))
   })
   const finish = encodeFinish({ header, manifest, envelopes })
   return { header, body, manifest, envelopes, recipients, finish }

@@ -1,0 +1,423 @@
+// What happens, as fast-check commands: deeds, and all that can befall a relay before, between and during
+// them. After each one the relay is asked whether the model is right.
+import {
+  type Arbitrary,
+  type AsyncCommand,
+  asyncModelRun,
+  asyncProperty,
+  boolean,
+  commands,
+  constant,
+  constantFrom,
+  type IAsyncProperty,
+  nat,
+  oneof,
+  option,
+  record,
+  tuple,
+} from "fast-check"
+import { Testimony } from "./checks.js"
+import { type Deed, deeds, type Picks, reserving, type Scene, type Tally } from "./deeds.js"
+import { among, Disagreement } from "./disagreement.js"
+import { type Answer, Model } from "./model.js"
+import { personAt } from "../server/people.js"
+import { type Backend, limits, World } from "./world.js"
+
+type Command = AsyncCommand<Scene, object>
+
+const minuteMs = 60_000
+const hourMs = 60 * minuteMs
+const dayMs = 24 * hourMs
+
+/** How the relay that a deed was asked of ended, and what the next one found. */
+interface Death {
+  /** After so many operations of the disk. */
+  readonly after: number
+  readonly indexLost: boolean
+  /** The next relay dies after so many of its own, and another one has to see to it. */
+  readonly again: number | undefined
+}
+
+abstract class Happening implements Command {
+  #said: string
+
+  constructor(says: string) {
+    this.#said = says
+  }
+
+  check(): boolean {
+    return true
+  }
+
+  async run(scene: Scene): Promise<void> {
+    const { model, world, testimony } = scene
+    look(scene)
+    const says = await this.happen(scene)
+    if (says === undefined) {
+      this.#said = `(${this.#said})`
+      return
+    }
+    this.#said = says
+    scene.tally.commands += 1
+    look(scene)
+    try {
+      await testimony.checkInboxes(model, world)
+    } catch (error) {
+      throw new Disagreement(`after: ${says}`, { cause: error })
+    }
+  }
+
+  /** Says what happened; undefined when nothing could. */
+  abstract happen(scene: Scene): Promise<string | undefined>
+
+  toString(): string {
+    return this.#said
+  }
+}
+
+class Doing extends Happening {
+  readonly #name: string
+  readonly #picks: Picks
+
+  constructor(name: string, picks: Picks) {
+    super(name)
+    this.#name = name
+    this.#picks = picks
+  }
+
+  async happen(scene: Scene): Promise<string | undefined> {
+    const deed = await makeOr(scene, "start", this.#name, this.#picks)
+    if (deed === undefined) return undefined
+    const answer = await ask(deed, deed.allowed)
+    return `${deed.says}: ${answer}`
+  }
+}
+
+/** A whole sending, as most of them are. */
+class Sending extends Happening {
+  readonly #picks: Picks
+
+  constructor(picks: Picks) {
+    super("send")
+    this.#picks = picks
+  }
+
+  async happen(scene: Scene): Promise<string | undefined> {
+    const { model } = scene
+    const [a, b, c] = this.#picks
+    // With a reservation that is enough.
+    const start = await deeds["start"]?.make(scene, [a, b, c % 12])
+    if (start === undefined) return undefined
+    if ((await ask(start, start.allowed)) !== "ok") return start.says
+    const at = model.uploads.length - 1
+    for (const name of ["putAll", "part", "finish"]) {
+      const deed = await deeds[name]?.make(scene, [at, 0, 0])
+      if (deed !== undefined) await ask(deed, deed.allowed)
+    }
+    return `${start.says}, and send all of it`
+  }
+}
+
+class Dying extends Happening {
+  readonly #name: string
+  readonly #picks: Picks
+  readonly #death: Death
+
+  constructor(name: string, picks: Picks, death: Death) {
+    super(`die during ${name}`)
+    this.#name = name
+    this.#picks = picks
+    this.#death = death
+  }
+
+  async happen(scene: Scene): Promise<string | undefined> {
+    const { model, world } = scene
+    const { after, indexLost, again } = this.#death
+    const deed = await makeOr(scene, "register", this.#name, this.#picks)
+    if (deed === undefined) return undefined
+    const reply = await world.dieDuring(() => deed.ask(), after)
+    const answer = reply && hear(deed, deed.allowed, reply)
+    scene.tally.deaths += 1
+    await restart(scene, { indexLost, again })
+    if (answer === undefined) await learn(scene, this.#name, this.#picks, deed)
+    await scene.testimony.checkInboxes(model, world)
+    const lost = indexLost ? ", index lost" : ""
+    return `${deed.says}: ${answer ?? "no answer"}, died after ${after} operations${lost}`
+  }
+}
+
+/** There is no more room on the disk than this, for the time of one deed. */
+class WithoutRoom extends Happening {
+  readonly #name: string
+  readonly #picks: Picks
+  readonly #roomBytes: number
+
+  constructor(name: string, picks: Picks, roomBytes: number) {
+    super(`${name} on a full disk`)
+    this.#name = name
+    this.#picks = picks
+    this.#roomBytes = roomBytes
+  }
+
+  async happen(scene: Scene): Promise<string | undefined> {
+    const { world } = scene
+    const deed = await makeOr(scene, "sweep", this.#name, this.#picks)
+    if (deed === undefined) return undefined
+    world.disk.roomBytes = this.#roomBytes
+    let answer: Answer
+    try {
+      answer = await ask(deed, [...deed.allowed, "relay_full"])
+    } finally {
+      world.disk.roomBytes = Number.POSITIVE_INFINITY
+    }
+    if (answer === "relay_full") {
+      await world.relay.reconcile()
+      await learn(scene, this.#name, this.#picks, deed)
+    }
+    return `${deed.says}, with room for ${this.#roomBytes} bytes: ${answer}`
+  }
+}
+
+class Restarting extends Happening {
+  readonly #indexLost: boolean
+
+  constructor(indexLost: boolean) {
+    super(indexLost ? "restart, index lost" : "restart")
+    this.#indexLost = indexLost
+  }
+
+  async happen(scene: Scene): Promise<string> {
+    await scene.world.stop()
+    await restart(scene, { indexLost: this.#indexLost })
+    return this.#indexLost ? "restart, index lost" : "restart"
+  }
+}
+
+class Waiting extends Happening {
+  readonly #ms: number
+
+  constructor(ms: number) {
+    super(`wait ${ms / minuteMs} min`)
+    this.#ms = ms
+  }
+
+  async happen({ world }: Scene): Promise<string> {
+    await world.advance(this.#ms)
+    return `wait ${this.#ms / minuteMs} min`
+  }
+}
+
+class Jumping extends Happening {
+  readonly #ms: number
+
+  constructor(ms: number) {
+    super(`the clock jumps ${ms / minuteMs} min`)
+    this.#ms = ms
+  }
+
+  async happen({ world }: Scene): Promise<string> {
+    world.jump(this.#ms)
+    return `the clock jumps ${this.#ms / minuteMs} min`
+  }
+}
+
+/** Others use the disk as well. */
+class Filling extends Happening {
+  readonly #freeBytes: number
+
+  constructor(freeBytes: number) {
+    super(`${freeBytes} bytes are left on the disk`)
+    this.#freeBytes = freeBytes
+  }
+
+  happen({ model, world }: Scene): Promise<string> {
+    world.disk.freeBytes = model.freeBytes = this.#freeBytes
+    return Promise.resolve(`${this.#freeBytes} bytes are left on the disk`)
+  }
+}
+
+/** The relay reads the clock whenever it does something; the model has to look when it does. */
+function look({ model, world: { clock } }: Scene): void {
+  model.time.look(clock.wallMs(), clock.monotonicMs())
+}
+
+async function ask(deed: Deed, allowed: readonly Answer[]): Promise<Answer> {
+  return hear(deed, allowed, await deed.ask())
+}
+
+function hear(
+  deed: Deed,
+  allowed: readonly Answer[],
+  reply: Awaited<ReturnType<Deed["ask"]>>,
+): Answer {
+  const answer = answerOf(reply)
+  among(answer, allowed, deed.says)
+  if (answer === "ok") deed.done(reply)
+  return answer
+}
+
+function answerOf({ status, body }: Awaited<ReturnType<Deed["ask"]>>): Answer {
+  if (status < 300) return "ok"
+  const said: unknown = Buffer.isBuffer(body) ? JSON.parse(body.toString()) : body
+  if (typeof said === "object" && said !== null && "code" in said) return String(said.code)
+  return String(status)
+}
+
+/** What became of a deed that was not answered; most are asked for again, as clients do. */
+async function learn(scene: Scene, name: string, picks: Picks, deed: Deed): Promise<void> {
+  look(scene)
+  if (deed.learn !== undefined) {
+    await deed.learn()
+    return
+  }
+  await ask(deed, (await allowedNow(scene, name, picks)) ?? deed.allowed)
+}
+
+/** The deed of that name, or else the other one. */
+async function makeOr(
+  scene: Scene,
+  other: string,
+  name: string,
+  drawn: Picks,
+): Promise<Deed | undefined> {
+  return (await deeds[name]?.make(scene, drawn)) ?? deeds[other]?.make(scene, drawn)
+}
+
+/** The same deed may be answered otherwise by the relay that comes after. */
+async function allowedNow(
+  scene: Scene,
+  name: string,
+  picks: Picks,
+): Promise<readonly Answer[] | undefined> {
+  return (await deeds[name]?.make(scene, picks))?.allowed
+}
+
+async function restart(
+  scene: Scene,
+  how: { readonly indexLost: boolean; readonly again?: number | undefined },
+): Promise<void> {
+  const { model, world } = scene
+  await world.start({
+    indexLost: how.indexLost,
+    ...(how.again !== undefined && { dies: how.again }),
+  })
+  model.time.start(world.clock.wallMs(), world.clock.monotonicMs())
+  if (how.indexLost) model.lostIndex()
+  model.time.note()
+}
+
+const picks: Arbitrary<Picks> = tuple(nat(59), nat(59), nat(59))
+const names = oneof(
+  ...Object.entries(deeds).map(([name, { weight }]) => ({ arbitrary: constant(name), weight })),
+)
+const death: Arbitrary<Death> = record({
+  after: nat(30),
+  indexLost: boolean(),
+  again: option(nat(60), { nil: undefined, freq: 3 }),
+})
+const waits = [
+  1000,
+  11 * minuteMs,
+  16 * minuteMs,
+  hourMs,
+  9 * hourMs,
+  dayMs,
+  15 * dayMs,
+  31 * dayMs,
+]
+const jumps = [-30 * dayMs, -hourMs, -minuteMs, minuteMs, hourMs, 30 * dayMs]
+
+const happenings: Arbitrary<Command>[] = [
+  picks.map((drawn) => new Sending(drawn)),
+  picks.map((drawn) => new Sending(drawn)),
+  ...Array.from({ length: 12 }, () =>
+    tuple(names, picks).map(([name, drawn]) => new Doing(name, drawn)),
+  ),
+  tuple(names, picks, death).map(([name, drawn, how]) => new Dying(name, drawn, how)),
+  tuple(names, picks, death).map(([name, drawn, how]) => new Dying(name, drawn, how)),
+  tuple(names, picks, nat(200_000)).map(
+    ([name, drawn, roomBytes]) => new WithoutRoom(name, drawn, roomBytes),
+  ),
+  boolean().map((indexLost) => new Restarting(indexLost)),
+  constantFrom(...waits).map((ms) => new Waiting(ms)),
+  constantFrom(...waits).map((ms) => new Waiting(ms)),
+  constantFrom(0, 300_000, 700_000, 5_000_000, 5_000_000).map((bytes) => new Filling(bytes)),
+  constantFrom(...jumps).map((ms) => new Jumping(ms)),
+]
+
+/** So many happenings, at most, to one relay. */
+const mostCommands = 60
+
+/** What holds of every relay, and how much it was looked at so far. */
+export function relayIsItsModel(backend: Backend): {
+  readonly property: IAsyncProperty<[number, Iterable<Command>]>
+  readonly tally: Readonly<Tally>
+} {
+  const tally: Tally = { runs: 0, commands: 0, deaths: 0 }
+  const drawing = commands(happenings, { maxCommands: mostCommands, size: "max" })
+  const property = asyncProperty(nat(), drawing, async (seed, drawn) => {
+    tally.runs += 1
+    await runModel(new World(backend, String(seed)), drawn, tally)
+  })
+  return { property, tally }
+}
+
+/** Runs commands on a relay of their own, from two open inboxes on, and takes a last look at everything. */
+async function runModel(world: World, commands: Iterable<Command>, tally: Tally): Promise<void> {
+  try {
+    const model = new Model()
+    const testimony = new Testimony(await Promise.all([0, 1, 2].map((at) => personAt(at))))
+    const scene: Scene = { model, world, testimony, tally }
+    await world.start()
+    model.time.start(world.clock.wallMs(), world.clock.monotonicMs())
+    model.time.note()
+    for (const person of [0, 1]) await ask(await make(scene, "register", [person, 0, 0]), ["ok"])
+    await testimony.checkInboxes(model, world)
+    await asyncModelRun(() => ({ model: scene, real: {} }), commands)
+    look(scene)
+    await testimony.checkAll(model, world)
+    await checkRoom(scene)
+  } finally {
+    await world.close()
+  }
+}
+
+/**
+ * When all uploads are over, nothing is held by anybody any more: an inbox takes as much as it has left,
+ * to the byte, and so does the disk.
+ */
+async function checkRoom(scene: Scene): Promise<void> {
+  const { model, world } = scene
+  const giveUpAll = async (): Promise<void> => {
+    for (const at of model.uploads.keys()) {
+      const deed = await make(scene, "giveUp", [at, 0, 0])
+      await ask(deed, deed.allowed)
+    }
+  }
+  const reserve = async (person: number, bytes: number): Promise<void> => {
+    const deed = reserving(scene, person, bytes)
+    await ask(deed, deed.allowed)
+  }
+  await giveUpAll()
+  for (const inbox of model.inboxes.values()) {
+    const { bytes, deliveries } = model.used(inbox)
+    let leftBytes = limits.inboxBytes - bytes
+    for (let left = limits.inboxDeliveries - deliveries; left > 0 && leftBytes > 0; left--) {
+      const most = Math.min(leftBytes, limits.deliveryBytes)
+      await reserve(inbox.person, most)
+      leftBytes -= most
+    }
+    await reserve(inbox.person, leftBytes + 1)
+    await giveUpAll()
+  }
+  world.disk.freeBytes = model.freeBytes = 10_000
+  await reserve(0, 10_001)
+  await reserve(0, 10_000)
+  await giveUpAll()
+}
+
+async function make(scene: Scene, name: string, drawn: Picks): Promise<Deed> {
+  const deed = await deeds[name]?.make(scene, drawn)
+  if (deed === undefined) throw new RangeError(`nothing to ${name}`)
+  return deed
+}

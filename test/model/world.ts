@@ -1,0 +1,230 @@
+// A relay and what it stands in: its clock, its disk, its index, and the processes it dies and starts in.
+import { createCipheriv, createHash } from "node:crypto"
+import { mkdtempSync, rmSync } from "node:fs"
+import { get } from "node:http"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { text as readAll } from "node:stream/consumers"
+import { setImmediate as nextTurn } from "node:timers/promises"
+import type { Random, RelayStatus } from "../../protocol/index.js"
+import { parseRelayStatus } from "../../protocol/index.js"
+import { createRelay, type Relay, type RelayConfig, type RelayPorts } from "../../server/index.js"
+import { ManualClock } from "../server/manual-clock.js"
+import { configFor, SmallClient } from "../server/relay-under-test.js"
+import { ModelDisk } from "./model-disk.js"
+
+/** Where the relay's index is, and what can befall it there. */
+export interface Backend {
+  readonly name: string
+  /** What a relay with a folder of its own needs to use it. */
+  config(): Partial<RelayConfig>
+  /** Called with the folder of a relay that is not running. */
+  lose(folder: string): Promise<void>
+  /** Keeps the process that died just now from it. */
+  cut(): Promise<void>
+  close(): Promise<void>
+}
+
+export const embedded: Backend = {
+  name: "embedded",
+  config: () => ({}),
+  lose(folder) {
+    rmSync(join(folder, "index"), { recursive: true, force: true })
+    return Promise.resolve()
+  },
+  cut: () => Promise.resolve(),
+  close: () => Promise.resolve(),
+}
+
+/** The same bytes for the same seed, whoever asks for how many. */
+export function seededRandom(seed: string): Random {
+  const key = createHash("sha256").update(seed).digest().subarray(0, 16)
+  const cipher = createCipheriv("aes-128-ctr", key, new Uint8Array(16))
+  return (length) => new Uint8Array(cipher.update(new Uint8Array(length)))
+}
+
+/** Small enough to meet each limit within a few commands. */
+export const limits = {
+  deliveryBytes: 600_000,
+  inboxBytes: 1_200_000,
+  inboxDeliveries: 6,
+} as const
+
+/** What the disk has left at first. */
+export const roomBytes = 5_000_000
+
+interface Running {
+  readonly relay: Relay
+  readonly client: SmallClient
+  readonly disk: ModelDisk
+  /** Once it listens, for its operator. */
+  started?: Promise<unknown>
+}
+
+export class World {
+  readonly clock = new ManualClock(Date.now())
+  readonly random: Random
+  readonly backend: Backend
+  /** Each line of the log, parsed. */
+  readonly log: Record<string, unknown>[] = []
+  readonly #root: string
+  #folder: string
+  #generation = 0
+  #running: Running | undefined
+
+  constructor(backend: Backend, seed: string) {
+    this.backend = backend
+    this.random = seededRandom(seed)
+    this.#root = mkdtempSync(join(tmpdir(), "kh-model-"))
+    this.#folder = join(this.#root, "0")
+  }
+
+  get client(): SmallClient {
+    return this.#now.client
+  }
+
+  get disk(): ModelDisk {
+    return this.#now.disk
+  }
+
+  get relay(): Relay {
+    return this.#now.relay
+  }
+
+  get #now(): Running {
+    if (this.#running === undefined) throw new Error("no relay is running")
+    return this.#running
+  }
+
+  async open(disk: ModelDisk = new ModelDisk(this.clock, roomBytes)): Promise<void> {
+    const ports: RelayPorts = {
+      clock: this.clock,
+      disk,
+      random: this.random,
+      writeLog: (line) => this.log.push(JSON.parse(line)),
+    }
+    const config = configFor(this.#folder, { ...limits, ...this.backend.config() })
+    const relay = await createRelay(config, ports)
+    try {
+      await relay.ready
+    } catch (error) {
+      await relay.stop().catch(() => undefined)
+      throw error
+    }
+    this.#running = { relay, disk, client: new SmallClient(relay) }
+  }
+
+  /** Stops the relay as its operator does. */
+  async stop(): Promise<void> {
+    const { relay, client, disk } = this.#now
+    this.#running = undefined
+    this.#disk = disk.handOver()
+    await relay.stop()
+    client.close()
+  }
+
+  /** Both clocks go on; what was set for that time happens. */
+  async advance(ms: number): Promise<void> {
+    this.clock.advance(ms)
+    this.#running?.disk.noteTime()
+    await nextTurn()
+  }
+
+  /** The event loop goes round once. */
+  async turn(): Promise<void> {
+    await nextTurn()
+  }
+
+  /** Somebody sets the wall clock. */
+  jump(ms: number): void {
+    this.clock.jump(ms)
+    this.#running?.disk.noteTime()
+  }
+
+  /**
+   * Runs `work` in a relay that dies after so many operations of its disk, or else when `work` is done.
+   * Gives what it came to, unless death was first; the folder is then as the dead process left it.
+   */
+  async dieDuring<T>(work: () => Promise<T>, operations: number): Promise<T | undefined> {
+    const dying = this.#now
+    let result: { readonly value: T } | undefined
+    const died = new Promise<void>((resolve) => dying.disk.killAfter(operations, resolve))
+    const working = work().then(
+      (value) => {
+        result = { value }
+      },
+      () => undefined,
+    )
+    await Promise.race([died, working])
+    const known = result
+    await this.#leave(dying)
+    await working
+    return known?.value
+  }
+
+  /** The relay is not there any more, from this moment on. */
+  die(): Promise<void> {
+    return this.#leave(this.#now)
+  }
+
+  async #leave({ relay, client, disk }: Running): Promise<void> {
+    this.#running = undefined
+    const before = this.#folder
+    const next = this.#carryOver(disk)
+    await this.backend.cut()
+    disk.bury()
+    await relay.stop().catch(() => undefined)
+    client.close()
+    rmSync(before, { recursive: true, force: true })
+    this.#disk = next
+  }
+
+  #disk: ModelDisk | undefined
+
+  #carryOver(disk: ModelDisk): ModelDisk {
+    const next = new ModelDisk(this.clock, disk.freeBytes)
+    this.#generation += 1
+    const folder = join(this.#root, String(this.#generation))
+    disk.carry(this.#folder, folder, next)
+    this.#folder = folder
+    return next
+  }
+
+  /** Starts a relay on what the last one left. With `operations` it dies once more on the way, if it gets that far. */
+  async start(options: { readonly indexLost?: boolean; readonly dies?: number } = {}) {
+    if (options.indexLost === true) await this.backend.lose(this.#folder)
+    const disk = this.#disk ?? new ModelDisk(this.clock, roomBytes)
+    this.#disk = undefined
+    if (options.dies === undefined) return this.open(disk)
+    const died = new Promise<"died">((resolve) =>
+      disk.killAfter(options.dies ?? 0, () => resolve("died")),
+    )
+    const opening = this.open(disk)
+    const outcome = await Promise.race([died, opening.then(() => "open" as const)])
+    if (outcome === "open") return undefined
+    const next = this.#carryOver(disk)
+    await this.backend.cut()
+    disk.bury()
+    await opening.catch(() => undefined)
+    return this.open(next)
+  }
+
+  /** What the operator is told. */
+  async status(): Promise<RelayStatus> {
+    this.#now.started ??= this.relay.start()
+    await this.#now.started
+    const socketPath = join(this.#folder, "operator.sock")
+    const answer = await new Promise<string>((resolve, reject) => {
+      get({ socketPath, path: "/status" }, (res) => void readAll(res).then(resolve, reject)).once(
+        "error",
+        reject,
+      )
+    })
+    return parseRelayStatus(JSON.parse(answer))
+  }
+
+  async close(): Promise<void> {
+    if (this.#running !== undefined) await this.stop().catch(() => undefined)
+    rmSync(this.#root, { recursive: true, force: true })
+  }
+}
