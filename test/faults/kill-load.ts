@@ -81,8 +81,6 @@ const mostInboxes = 6
 const firstInboxes = 3
 const senders = 3
 const recipients = 2
-/** A relay that finishes this upload already says so at once. */
-const busyTries = 40
 const busyPauseMs = 25
 const pollSeconds = 2
 
@@ -100,13 +98,15 @@ export class Load {
   readonly #endedSessions: { readonly token: Uint8Array; readonly owner: Identity }[] = []
   readonly counts: Record<string, number> = {}
 
-  private constructor(
-    draws: (name: string) => Draws,
-    rsaPkcs8: Uint8Array,
-    onPhase: (phase: Phase) => void,
-  ) {
-    this.#rsaPkcs8 = rsaPkcs8
-    this.#onPhase = onPhase
+  /** `draws` gives each client its own. */
+  constructor(needs: {
+    readonly draws: (name: string) => Draws
+    readonly rsaPkcs8: Uint8Array
+    readonly onPhase: (phase: Phase) => void
+  }) {
+    const { draws } = needs
+    this.#rsaPkcs8 = needs.rsaPkcs8
+    this.#onPhase = needs.onPhase
     this.#senders = Array.from({ length: senders }, (_, at) => ({
       draws: draws(`sender ${at}`),
       current: undefined,
@@ -116,32 +116,46 @@ export class Load {
     this.#checking = draws("checking")
   }
 
-  /** `draws` gives each client its own. */
-  static async make(
-    draws: (name: string) => Draws,
-    onPhase: (phase: Phase) => void,
-  ): Promise<Load> {
-    return new Load(draws, await sharedRsaKey(), onPhase)
-  }
-
-  /** Goes on until the relay is gone. Throws BrokenPromise. */
-  async run(caller: Caller, isOver: () => boolean): Promise<void> {
-    while (this.#inboxes.length < firstInboxes) await this.#register(caller)
-    const clients = [
-      ...this.#senders.map((sender) => () => this.#send(caller, sender)),
-      ...this.#recipients.map((draws) => () => this.#receive(caller, draws)),
-      () => this.#doOddThings(caller),
+  /**
+   * Goes on until it is over. `callers` are those that can be asked now: to be cut off by one that is not
+   * among them any more is no surprise. Throws BrokenPromise.
+   */
+  async run(callers: () => readonly Caller[], over: AbortSignal): Promise<void> {
+    const [first] = callers()
+    if (first === undefined) return
+    while (this.#inboxes.length < firstInboxes) await this.#register(first)
+    const clients: { readonly draws: Draws; readonly step: (caller: Caller) => Promise<void> }[] = [
+      ...this.#senders.map((sender) => ({
+        draws: sender.draws,
+        step: (caller: Caller) => this.#send(caller, sender),
+      })),
+      ...this.#recipients.map((draws) => ({
+        draws,
+        step: (caller: Caller) => this.#receive(caller, draws, over),
+      })),
+      { draws: this.#odd, step: (caller) => this.#doOddThings(caller) },
     ]
     const outcomes = await Promise.allSettled(
-      clients.map(async (step) => {
-        while (!isOver()) await step()
+      clients.map(async ({ draws, step }) => {
+        while (!over.aborted) {
+          const caller = draws.pick(callers())
+          try {
+            await step(caller)
+          } catch (error) {
+            if (isRefusal(error, "busy")) await this.#waitForOthers()
+            else if (!over.aborted && callers().includes(caller)) throw error
+            else if (!isCutOff(error)) throw error
+          }
+        }
       }),
     )
-    for (const outcome of outcomes) {
-      if (outcome.status === "fulfilled") continue
-      const error: unknown = outcome.reason
-      if (!isOver() || !(error instanceof RelayUnreachable)) throw error
-    }
+    for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason
+  }
+
+  /** Another process is at work on the same upload, or was when it was killed. */
+  async #waitForOthers(): Promise<void> {
+    this.#count("told that another is at work")
+    await new Promise((resolve) => setTimeout(resolve, busyPauseMs))
   }
 
   // What senders do
@@ -194,8 +208,7 @@ export class Load {
       sender.current = undefined
       return
     }
-    const isFinished = await this.#finish(caller, sending, access, draws)
-    if (!isFinished) return
+    await this.#finish(caller, sending, access, draws)
     sender.current = undefined
     if (sending.twinOf !== undefined) return
     if (draws.chance(0.2)) await this.#finish(caller, sending, access, draws)
@@ -301,8 +314,7 @@ export class Load {
     access: UploadAccess,
     missing: readonly number[],
   ): Promise<void> {
-    const refusal = await refused(caller.finish(access, delivery.finish), "parts_missing", "busy")
-    if (refusal.code === "busy") return
+    const refusal = await refused(caller.finish(access, delivery.finish), "parts_missing")
     if (String(refusal.extras.missing) !== String(missing)) {
       broken(`missing are ${String(missing)}, said to be ${String(refusal.extras.missing)}`)
     }
@@ -313,27 +325,23 @@ export class Load {
     sending: Sending,
     access: UploadAccess,
     draws: Draws,
-  ): Promise<boolean> {
+  ): Promise<void> {
     const { finish } = sending.delivery
     if (sending.finish === "no") sending.finish = "asked"
     const times = draws.chance(0.15) ? 2 : 1
-    for (let tries = 0; tries < busyTries; tries++) {
-      this.#phase("finish")
-      const attempts = await Promise.allSettled(
-        Array.from({ length: times }, () => caller.finish(access, finish)),
-      )
-      let isDone = false
-      for (const attempt of attempts) {
-        if (attempt.status === "fulfilled") {
-          this.#keepReceipts(caller, sending, attempt.value)
-          isDone = true
-        } else if (!isRefusal(attempt.reason, "busy")) throw attempt.reason
-      }
-      if (isDone) return true
-      await new Promise((resolve) => setTimeout(resolve, busyPauseMs))
+    this.#phase("finish")
+    const attempts = await Promise.allSettled(
+      Array.from({ length: times }, () => caller.finish(access, finish)),
+    )
+    for (const attempt of attempts) {
+      if (attempt.status === "fulfilled") this.#keepReceipts(caller, sending, attempt.value)
     }
-    // Somebody who was killed holds it for a minute: an index that others share.
-    return false
+    for (const attempt of attempts) {
+      if (attempt.status === "fulfilled") continue
+      // One of two at once may be told that the other is at work.
+      const isOneEnough = isRefusal(attempt.reason, "busy") && sending.finish === "done"
+      if (!isOneEnough) throw attempt.reason
+    }
   }
 
   #keepReceipts(caller: Caller, sending: Sending, { id, receipts }: FinishReply): void {
@@ -394,10 +402,10 @@ export class Load {
 
   // What recipients do
 
-  async #receive(caller: Caller, draws: Draws): Promise<void> {
+  async #receive(caller: Caller, draws: Draws, over: AbortSignal): Promise<void> {
     const inbox = draws.pick(this.#inboxes)
     if (draws.chance(0.25)) {
-      await this.#poll(caller, inbox)
+      await this.#poll(caller, inbox, over)
       return
     }
     const waiting = await this.#list(caller, inbox)
@@ -423,9 +431,9 @@ export class Load {
     this.#count("discards")
   }
 
-  async #poll(caller: Caller, { owner, memory }: Inbox): Promise<void> {
+  async #poll(caller: Caller, { owner, memory }: Inbox, over: AbortSignal): Promise<void> {
     const after = memory.seq
-    const page = await caller.list(owner, { after, waitSeconds: pollSeconds })
+    const page = await caller.list(owner, { after, waitSeconds: pollSeconds }, over)
     memory.read(page, { after, leastSeq: after })
     this.#count("long polls")
   }
@@ -609,6 +617,13 @@ export class Load {
   }
 }
 
+/** Nobody knows what became of it: nobody answered, or what answered cannot tell at the moment. */
+export function isCutOff(error: unknown): boolean {
+  if (error instanceof RelayUnreachable) return true
+  if (error instanceof Error && error.name === "AbortError") return true
+  return isRefusal(error, "index_unavailable", "rebuilding")
+}
+
 function indexesOf({
   first,
   leaves,
@@ -658,6 +673,6 @@ async function refused(
 let rsaKey: Promise<Uint8Array> | undefined
 
 /** Making one takes longer than many rounds of the load; the relay sees only what is made from it. */
-function sharedRsaKey(): Promise<Uint8Array> {
+export function sharedRsaKey(): Promise<Uint8Array> {
   return (rsaKey ??= createIdentity().then(({ rsaPkcs8 }) => rsaPkcs8))
 }

@@ -1,24 +1,33 @@
 /**
  * Real kills of a real relay: the built program under a mixed load is sent SIGKILL at a moment drawn
  * from a seed, started again on the same folder, and held against everything it had acknowledged
- * (T20). Draws are the same for the same seed; what the machine makes of them is not, so a seed that
- * broke something may need a few runs to do it again.
+ * (T20). Or of what is around it: the Redis that holds its index, one of two relays that share a
+ * folder (T24). Draws are the same for the same seed; what the machine makes of them is not, so a seed
+ * that broke something may need a few runs to do it again.
  */
+import { setMaxListeners } from "node:events"
 import { random, toHex } from "../../protocol/index.js"
-import { RelayUnreachable } from "../../client/errors.js"
 import { freePort } from "../../bench/processes.js"
 import { Draws } from "../fuzz/random.js"
 import { type Running, Workshop } from "../program/processes.js"
+import { type RedisServer, RedisServers } from "../redis/servers.js"
 import { Caller, isRefusal } from "./caller.js"
 import { broken } from "./inbox-memory.js"
-import { Load, type Phase } from "./kill-load.js"
+import { isCutOff, Load, type Phase, sharedRsaKey } from "./kill-load.js"
 
 export interface KillsOptions {
   readonly seed: number
-  /** After so many the relay has to come back once more, and is stopped in peace. */
+  /** After so many everything has to come back once more, and is stopped in peace. */
   readonly kills: number
   /** Asked after each: whether that were enough. */
   readonly isOver?: () => boolean
+  /** Where the index is, if not in the relay. */
+  readonly redis?: {
+    /** What it keeps over its own death: its log, synced every second, or nothing. */
+    readonly keeps: "everysec" | "nothing"
+    /** So many relays share it, and the folder. */
+    readonly relays: 1 | 2
+  }
 }
 
 export interface KillsResult {
@@ -29,13 +38,22 @@ export interface KillsResult {
   readonly violation: { readonly step: string; readonly problem: string } | undefined
 }
 
-/** Where the next kill strikes. */
-type Strike =
-  | { readonly at: "any time"; readonly afterMs: number }
-  | { readonly at: "under load"; readonly afterMs: number }
-  | { readonly at: "a request"; readonly phase: Phase; skip: number; readonly afterMs: number }
+type Victim = "a relay" | "redis" | "a relay and redis"
+
+/** Whom the next kill strikes, and when. */
+type Strike = { readonly victim: Victim; readonly at: number } & (
+  | { readonly when: "any time" | "under load"; readonly afterMs: number }
+  | { readonly when: "a request"; readonly phase: Phase; skip: number; readonly afterMs: number }
+)
 
 type Stage = "starting" | "recovering" | "being checked" | "under load"
+
+interface RelayProcess {
+  readonly port: number
+  running: Running | undefined
+  /** Its answers count: it was not killed. */
+  isUp: boolean
+}
 
 /** The steps that have an order to keep come more often. */
 const struckPhases: readonly Phase[] = [
@@ -52,132 +70,261 @@ const struckPhases: readonly Phase[] = [
 ]
 /** A request that the load happens not to make again. */
 const longestLoadMs = 1_200
+/** What is left of two relays goes on alone for so long. */
+const aloneMs = 300
 /** No start and no answer takes as long on any machine we know. */
-const hangMs = 60_000
-
-function drawStrike(draws: Draws): Strike {
-  const kind = draws.below(10)
-  if (kind < 2) return { at: "any time", afterMs: draws.below(900) }
-  if (kind < 4) return { at: "under load", afterMs: draws.below(400) }
-  const phase = draws.pick(struckPhases)
-  return { at: "a request", phase, skip: draws.below(4), afterMs: draws.below(50) }
-}
+const hangMs = 90_000
 
 export async function runKills(options: KillsOptions): Promise<KillsResult> {
-  const { seed, isOver = () => false } = options
-  const draws = new Draws("kills", seed)
-  const workshop = new Workshop()
-  const port = await freePort()
-  const origin = `http://127.0.0.1:${port}`
-  const struck: Record<string, number> = {}
-  let kills = 0
-  let relay: Running | undefined
-  let strike: Strike | undefined
-  let stage: Stage = "starting"
-  let isDown = true
-  let timer: NodeJS.Timeout | undefined
-
-  function kill(where: string): void {
-    if (isDown) return
-    isDown = true
-    clearTimeout(timer)
-    relay?.child.kill("SIGKILL")
-    kills += 1
-    struck[`kills ${where}`] = (struck[`kills ${where}`] ?? 0) + 1
-  }
-
-  function killAfter(ms: number, where: () => string): void {
-    clearTimeout(timer)
-    timer = setTimeout(() => kill(where()), ms)
-  }
-
-  const load = await Load.make(
-    (name) => new Draws("kills", seed, name),
-    (phase) => {
-      if (stage !== "under load" || strike?.at !== "a request" || strike.phase !== phase) return
-      strike.skip -= 1
-      if (strike.skip < 0) killAfter(strike.afterMs, () => `after "${phase}" was asked for`)
-    },
-  )
-
-  function start(): Running {
-    const where = ["--data", `${workshop.folder}/data`, "--listen", `127.0.0.1:${port}`]
-    return workshop.start("relay", ["relay", ...where, "--disk-headroom", "0"])
-  }
-
-  /** From one start of the relay to its end, which is the strike's or a peaceful one. */
-  async function round(next: Strike | undefined): Promise<void> {
-    strike = next
-    stage = "starting"
-    isDown = false
-    let isHung = false
-    const running = start()
-    relay = running
-    const watchdog = setTimeout(() => {
-      isHung = true
-      running.child.kill("SIGKILL")
-    }, hangMs)
-    if (next?.at === "any time") killAfter(next.afterMs, () => `while ${stage}`)
-    try {
-      const isUp = await Promise.race([
-        running.stderr.waitFor(/^listening on (\S+)/m).then(() => true),
-        running.ended.then(() => false),
-      ])
-      if (isUp) await meet(running, next)
-    } catch (error) {
-      if (!isDown || !(error instanceof RelayUnreachable)) throw error
-    } finally {
-      clearTimeout(watchdog)
-      clearTimeout(timer)
-    }
-    const ended = await running.ended
-    if (isHung) broken(`the relay hung while ${stage}`)
-    if (!isDown)
-      broken(`the relay ended by itself with ${ended.code}: ${ended.stderr.slice(-2000)}`)
-    const alarm = ended.stderr.split("\n").find((line) => line.includes('"level":"alarm"'))
-    if (alarm !== undefined) broken(`the relay raised an alarm: ${alarm}`)
-  }
-
-  async function meet(running: Running, next: Strike | undefined): Promise<void> {
-    stage = "recovering"
-    const caller = await Caller.meet(origin)
-    try {
-      await untilReady(caller)
-      stage = "being checked"
-      await load.check(caller, next === undefined)
-      stage = "under load"
-      if (next === undefined) {
-        isDown = true
-        running.child.kill("SIGTERM")
-        const { code } = await running.ended
-        if (code !== 0) broken(`the relay was asked to stop and ended with ${code}`)
-        return
-      }
-      const afterMs = next.at === "a request" ? longestLoadMs : next.afterMs
-      killAfter(afterMs, () => "under load")
-      await load.run(caller, () => isDown)
-    } finally {
-      caller.close()
-    }
-  }
-
+  const world = await World.make(options)
   let problem: string | undefined
   try {
-    while (kills < options.kills && !isOver()) await round(drawStrike(draws))
-    // Once after the last kill, and once after a peaceful end.
-    await round(undefined)
-    await round(undefined)
+    await world.run()
   } catch (error) {
     problem = error instanceof Error ? (error.stack ?? error.message) : String(error)
   } finally {
-    clearTimeout(timer)
-    await workshop.close()
+    await world.close()
   }
-  const step = `after kill ${kills}`
+  const { kills } = world
   return {
     kills,
-    counts: { ...load.counts, ...struck },
-    violation: problem === undefined ? undefined : { step, problem },
+    counts: world.counts(),
+    violation: problem === undefined ? undefined : { step: `after kill ${kills}`, problem },
+  }
+}
+
+class World {
+  readonly #options: KillsOptions
+  readonly #draws: Draws
+  readonly #workshop = new Workshop()
+  readonly #redisServers: RedisServers
+  readonly #redis: RedisServer | undefined
+  readonly #relays: readonly RelayProcess[]
+  readonly #load: Load
+  readonly #struck: Record<string, number> = {}
+  #strike: Strike | undefined
+  #stage: Stage = "starting"
+  #isRedisUp = true
+  #redisGone: Promise<void> = Promise.resolve()
+  #callers: readonly { readonly relay: RelayProcess; readonly caller: Caller }[] = []
+  #timer: NodeJS.Timeout | undefined
+  /** The load of this round is to end. */
+  #over = new AbortController()
+  kills = 0
+
+  private constructor(input: {
+    readonly options: KillsOptions
+    readonly redisServers: RedisServers
+    readonly redis: RedisServer | undefined
+    readonly ports: readonly number[]
+    readonly rsaPkcs8: Uint8Array
+  }) {
+    const { options, redisServers, redis, ports, rsaPkcs8 } = input
+    this.#options = options
+    this.#redisServers = redisServers
+    this.#redis = redis
+    this.#relays = ports.map((port) => ({ port, running: undefined, isUp: false }))
+    this.#draws = new Draws("kills", options.seed)
+    this.#load = new Load({
+      draws: (name) => new Draws("kills", options.seed, name),
+      rsaPkcs8,
+      onPhase: (phase) => this.#onPhase(phase),
+    })
+  }
+
+  static async make(options: KillsOptions): Promise<World> {
+    const redisServers = new RedisServers()
+    const keeps = options.redis?.keeps
+    const redis =
+      keeps &&
+      (await redisServers.server(
+        keeps === "everysec" ? { appendonly: "yes", appendfsync: "everysec" } : {},
+      ))
+    const ports: number[] = []
+    for (let at = 0; at < (options.redis?.relays ?? 1); at++) ports.push(await freePort())
+    return new World({ options, redisServers, redis, ports, rsaPkcs8: await sharedRsaKey() })
+  }
+
+  counts(): Record<string, number> {
+    return { ...this.#load.counts, ...this.#struck }
+  }
+
+  async run(): Promise<void> {
+    const { kills, isOver = () => false } = this.#options
+    while (this.kills < kills && !isOver()) {
+      this.#strike = this.#drawStrike()
+      await this.#round(() => this.#carryLoad())
+    }
+    this.#strike = undefined
+    // Once after the last kill, and once after a peaceful end.
+    for (let times = 0; times < 2; times++) await this.#round(() => this.#endInPeace())
+  }
+
+  async close(): Promise<void> {
+    clearTimeout(this.#timer)
+    for (const { caller } of this.#callers) caller.close()
+    await this.#workshop.close()
+    await this.#redisServers.close()
+  }
+
+  #drawStrike(): Strike {
+    const draws = this.#draws
+    const kind = draws.below(10)
+    const at = draws.below(this.#relays.length)
+    if (kind < 2) return { victim: "a relay", at, when: "any time", afterMs: draws.below(900) }
+    const victims: readonly Victim[] =
+      this.#redis === undefined ? ["a relay"] : ["a relay", "redis", "redis", "a relay and redis"]
+    const victim = draws.pick(victims)
+    if (kind < 4) return { victim, at, when: "under load", afterMs: draws.below(400) }
+    const phase = draws.pick(struckPhases)
+    const afterMs = draws.below(50)
+    return { victim, at, when: "a request", phase, skip: draws.below(4), afterMs }
+  }
+
+  /** From the moment all is started that the last strike left dead, until the load was ended. */
+  async #round(work: () => Promise<void>): Promise<void> {
+    this.#stage = "starting"
+    this.#over = new AbortController()
+    setMaxListeners(0, this.#over.signal)
+    const strike = this.#strike
+    let isHung = false
+    const watchdog = setTimeout(() => {
+      isHung = true
+      for (const { running } of this.#relays) running?.child.kill("SIGKILL")
+    }, hangMs)
+    try {
+      if (strike?.when === "any time") this.#killAfter(strike.afterMs, () => `while ${this.#stage}`)
+      await this.#startAll()
+      await this.#meetAll()
+      await work()
+    } catch (error) {
+      if (isHung) broken(`nothing moved for ${hangMs / 1000} s while ${this.#stage}`)
+      if (!this.#over.signal.aborted || !isCutOff(error)) throw error
+    } finally {
+      clearTimeout(watchdog)
+      clearTimeout(this.#timer)
+      for (const { caller } of this.#callers) caller.close()
+      this.#callers = []
+    }
+    for (const relay of this.#relays) if (!relay.isUp) await relay.running?.ended
+    if (this.#redis !== undefined && !this.#isRedisUp) {
+      await this.#redisGone
+      await this.#redis.start()
+      this.#isRedisUp = true
+    }
+    this.#checkLogs()
+  }
+
+  async #startAll(): Promise<void> {
+    await Promise.all(
+      this.#relays.map(async (relay) => {
+        if (relay.isUp) return
+        const { port } = relay
+        const where = ["--data", `${this.#workshop.folder}/data`, "--listen", `127.0.0.1:${port}`]
+        // Several relays on one folder have a socket each.
+        const socket = ["--operator-socket", `${this.#workshop.folder}/${port}.sock`]
+        const redis = this.#redis === undefined ? [] : ["--redis", this.#redis.url]
+        const args = ["relay", ...where, ...socket, ...redis, "--disk-headroom", "0"]
+        relay.isUp = true
+        const running = this.#workshop.start("relay", args)
+        relay.running = running
+        const ended = running.ended.then(({ code, stderr }) => {
+          if (!relay.isUp) return
+          relay.isUp = false
+          broken(`a relay ended by itself with ${code}: ${stderr.slice(-2000)}`)
+        })
+        await Promise.race([running.stderr.waitFor(/^listening on (\S+)/m), ended])
+        // Of a later end the next round hears.
+        ended.catch(() => undefined)
+      }),
+    )
+  }
+
+  async #meetAll(): Promise<void> {
+    this.#stage = "recovering"
+    this.#callers = await Promise.all(
+      this.#relays.map(async (relay) => ({
+        relay,
+        caller: await Caller.meet(`http://127.0.0.1:${relay.port}`),
+      })),
+    )
+    for (const { caller } of this.#callers) await untilReady(caller)
+    this.#stage = "being checked"
+    const { caller } = this.#draws.pick(this.#callers)
+    await this.#load.check(caller, this.#strike === undefined)
+  }
+
+  async #carryLoad(): Promise<void> {
+    const strike = this.#strike
+    this.#stage = "under load"
+    const afterMs = strike?.when === "under load" ? strike.afterMs : longestLoadMs
+    this.#killAfter(afterMs, () => "under load")
+    const callers = (): Caller[] =>
+      this.#callers.filter(({ relay }) => relay.isUp).map(({ caller }) => caller)
+    await this.#load.run(callers, this.#over.signal)
+  }
+
+  async #endInPeace(): Promise<void> {
+    for (const relay of this.#relays) {
+      relay.isUp = false
+      relay.running?.child.kill("SIGTERM")
+      const ended = await relay.running?.ended
+      if (ended?.code !== 0) broken(`a relay was asked to stop and ended with ${ended?.code}`)
+    }
+  }
+
+  #onPhase(phase: Phase): void {
+    const strike = this.#strike
+    if (this.#stage !== "under load" || strike?.when !== "a request" || strike.phase !== phase)
+      return
+    strike.skip -= 1
+    if (strike.skip < 0) this.#killAfter(strike.afterMs, () => `after "${phase}" was asked for`)
+  }
+
+  #killAfter(ms: number, where: () => string): void {
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => this.#kill(where()), ms)
+  }
+
+  #kill(where: string): void {
+    const strike = this.#strike
+    if (strike === undefined || this.#over.signal.aborted) return
+    const { victim } = strike
+    const relay = this.#relays[strike.at]
+    const goesOnAlone =
+      victim === "a relay" && this.#relays.length > 1 && this.#stage === "under load"
+    if (!goesOnAlone) this.#over.abort()
+    if (victim !== "redis" && relay?.running !== undefined) {
+      relay.isUp = false
+      relay.running.child.kill("SIGKILL")
+      this.#countKill(`a relay, ${where}`)
+    }
+    if (victim !== "a relay" && this.#redis !== undefined) {
+      this.#isRedisUp = false
+      this.#redisGone = this.#redis.kill()
+      this.#countKill(`redis, ${where}`)
+    }
+    // Then this ends the load of the one that is left.
+    if (goesOnAlone) this.#timer = setTimeout(() => this.#over.abort(), aloneMs)
+  }
+
+  #countKill(what: string): void {
+    this.kills += 1
+    this.#struck[`killed: ${what}`] = (this.#struck[`killed: ${what}`] ?? 0) + 1
+  }
+
+  #checkLogs(): void {
+    for (const { running } of this.#relays) {
+      const alarm = running?.stderr.text
+        .split("\n")
+        .find((line) => line.includes('"level":"alarm"') && !this.#isExpected(line))
+      if (alarm !== undefined) broken(`a relay raised an alarm: ${alarm}`)
+    }
+  }
+
+  /** Its operator has to hear that Redis is gone. */
+  #isExpected(line: string): boolean {
+    return this.#redis !== undefined && line.includes('"event":"index_away"')
   }
 }
 
@@ -188,7 +335,7 @@ async function untilReady(caller: Caller): Promise<void> {
       await caller.status(toHex(random(16)), random(32))
     } catch (error) {
       if (isRefusal(error, "not_found")) return
-      if (!isRefusal(error, "rebuilding")) throw error
+      if (!isRefusal(error, "rebuilding", "index_unavailable")) throw error
     }
     await new Promise((resolve) => setTimeout(resolve, 10))
   }
