@@ -43,6 +43,8 @@ export async function restoreInbox(
   inbox: InboxId,
   onPage: OnPage,
 ): Promise<void> {
+  // What the relay signs from here on shall not be lost to the next power cut.
+  await needs.logs.settle(inbox)
   const logged = await needs.logs.read(inbox)
   if (logged === undefined) {
     needs.log("inbox_record_missing", {}, "alarm")
@@ -62,6 +64,7 @@ export async function mendInbox(needs: MendingNeeds, inbox: InboxId): Promise<vo
     await restoreInbox(needs, inbox, nothing)
     return
   }
+  await logs.settle(inbox)
   const logged = await logs.read(inbox)
   // Its folder is gone: the sweep's look at idle inboxes forgets it.
   if (logged === undefined) return

@@ -106,8 +106,12 @@ async function closeEnded(
     signal.throwIfAborted()
     // Its end was begun, or a copy of the folder has it before and after: what the inboxes say decides.
     if (stored.has(id)) {
-      await blobs.forgetEnded(id)
-      return
+      if ((await readOrAlarm(log, () => blobs.isWhole(id))) !== false) {
+        await blobs.forgetEnded(id)
+        return
+      }
+      // A power cut may undo that its folder was moved away, and not that files in it were removed.
+      await blobs.dropDelivery(id)
     }
     const ended = await readOrAlarm(log, () => blobs.readEnded(id))
     if (ended === undefined) return

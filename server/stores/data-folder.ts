@@ -71,6 +71,13 @@ export async function openDataFolder(input: {
   let locks: FolderLocks
   try {
     await checkVersion(disk, path)
+    // In this order, whatever a power cut keeps: a folder is known for a relay's by these two.
+    if (!(await disk.list(path)).includes("keys")) {
+      await disk.syncFolder(path)
+      await disk.makeFolder(join(path, "keys"))
+      await disk.syncFolder(path)
+      await disk.syncFolder(dirname(path))
+    }
     for (const name of folders) await ensureFolder(disk, join(path, name))
     locks = use.kind === "alone" ? ownLocks() : await sharedLocks()
     await disk.syncFolder(path)
@@ -106,8 +113,10 @@ async function makeFolders(disk: Disk, path: string): Promise<void> {
   const facts = await unlessMissing(disk.stat(path), undefined)
   if (facts?.kind === "folder") return
   if (facts !== undefined) throw new DataFolderError(`${path} is not a folder`)
-  if (dirname(path) !== path) await makeFolders(disk, dirname(path))
+  const parent = dirname(path)
+  if (parent !== path) await makeFolders(disk, parent)
   await ensureFolder(disk, path)
+  await disk.syncFolder(parent)
 }
 
 /**

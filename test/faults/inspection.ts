@@ -278,12 +278,15 @@ export async function goOn({ subject, ledger, at }: Inspection): Promise<string[
     if (await party.finish(sending)) {
       problems.push(...own.surprises)
     } else if (hasReceipts) {
-      problems.push(...own.surprises, "a finish with a receipt cannot be repeated")
+      problems.push(`a finish with a receipt cannot be repeated: ${own.refusals.join(", ")}`)
     } else if (wasAsked(finished, at)) {
       // What is missing is sent again; then the same finish goes through.
       await party.parts(sending)
       if (!(await party.finish(sending)) && !mayBeRefused(ledger, sending, at)) {
-        problems.push(...own.surprises, "an upload cannot be finished after all")
+        problems.push(
+          ...own.surprises,
+          `an upload cannot be finished after all: ${own.refusals.join(", ")}`,
+        )
       }
     }
   }

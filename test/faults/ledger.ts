@@ -55,6 +55,8 @@ export interface Ledger {
   readonly sendings: Sending[]
   /** Answers that no rule of the relay gives. */
   readonly surprises: string[]
+  /** Answers that some rule does. */
+  readonly refusals: string[]
 }
 
 export function newLedger(identities: readonly Identity[]): Ledger {
@@ -68,6 +70,7 @@ export function newLedger(identities: readonly Identity[]): Ledger {
     })),
     sendings: [],
     surprises: [],
+    refusals: [],
   }
 }
 

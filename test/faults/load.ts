@@ -45,9 +45,10 @@ export class Party {
   #settle(deed: Deed | undefined, reply: Reply, what: string, ...statuses: number[]): boolean {
     const isDone = reply.status >= 200 && reply.status < 300
     if (isDone && deed !== undefined) deed.doneAt = reply.at
-    if (!isDone && !statuses.includes(reply.status)) {
+    if (!isDone) {
       const text = new TextDecoder().decode(reply.bytes).slice(0, 200)
-      this.#ledger.surprises.push(`${what} was answered with ${reply.status} ${text}`)
+      const list = statuses.includes(reply.status) ? "refusals" : "surprises"
+      this.#ledger[list].push(`${what} was answered with ${reply.status} ${text}`)
     }
     return isDone
   }

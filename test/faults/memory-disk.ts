@@ -7,8 +7,9 @@
 // - A sync of a file says nothing of its name. A name may reach the disk long before the contents.
 // - Names made, renamed and removed since the last sync of their folder are lost or kept, each by
 //   itself; but of two changes to one name the later one never comes without the earlier one.
-// - A rename within one folder is one change: all three file systems log it as one. Between two folders
-//   it is two, because a sync of one of the folders may log its side alone (btrfs has done so more than
+// - A rename within one folder is one change: all three file systems log it as one. So is that of a
+//   folder, which knows its parent and has one. A file that goes from one folder to another makes two
+//   changes, because a sync of one of the folders may log its side alone (btrfs has done so more than
 //   once); but a name is only taken away after the other one was given, as the log demands.
 // - After a failed sync the pages are clean although they never reached the disk (ext4 and xfs since
 //   Linux 4.13; Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020): they can be
@@ -48,10 +49,16 @@ export interface FolderState {
   readonly modifiedMs: number
 }
 
+/** Made as one. It is pending in every folder it touches. */
 export interface NameChange {
-  readonly folder: NodeId
-  /** What each of these names stands for afterwards; undefined for nothing. */
-  readonly names: readonly (readonly [string, NodeId | undefined])[]
+  /** Later changes have greater ones. */
+  readonly number: number
+  readonly names: readonly {
+    readonly folder: NodeId
+    readonly name: string
+    /** What the name stands for afterwards; undefined for nothing. */
+    readonly to: NodeId | undefined
+  }[]
   /** The other side of a rename, which comes first. */
   readonly after?: NameChange
 }
@@ -63,6 +70,8 @@ export interface DiskState {
   readonly nodes: ReadonlyMap<NodeId, NodeState>
   /** The least number that no file or folder has. */
   readonly nextId: NodeId
+  /** Of names, so far. */
+  readonly nameChanges: number
 }
 
 export const rootId: NodeId = 1
@@ -72,6 +81,7 @@ export const emptyDisk: DiskState = {
     [rootId, { kind: "folder", names: new Map(), durable: new Map(), pending: [], modifiedMs: 0 }],
   ]),
   nextId: rootId + 1,
+  nameChanges: 0,
 }
 
 /** What happens in place of an operation, or after it is done in part. */
@@ -105,6 +115,8 @@ export class MemoryDisk implements Disk {
   readonly #turn: () => Promise<void>
   readonly #nodes: Map<NodeId, NodeState>
   #nextId: NodeId
+  /** Of names, so far. */
+  #changes: number
   #snapshot: DiskState | undefined
   /** Operations begun so far. */
   operations = 0
@@ -121,11 +133,16 @@ export class MemoryDisk implements Disk {
     this.#turn = options.turn ?? oneTurn
     this.#nodes = new Map(state.nodes)
     this.#nextId = state.nextId
+    this.#changes = state.nameChanges
   }
 
   /** What is there now. */
   state(): DiskState {
-    this.#snapshot ??= { nodes: new Map(this.#nodes), nextId: this.#nextId }
+    this.#snapshot ??= {
+      nodes: new Map(this.#nodes),
+      nextId: this.#nextId,
+      nameChanges: this.#changes,
+    }
     return this.#snapshot
   }
 
@@ -142,7 +159,7 @@ export class MemoryDisk implements Disk {
       pending: [],
       modifiedMs: this.#nowMs(),
     })
-    this.#name({ folder, names: [[name, id]] })
+    this.#name({ number: this.#nextNumber(), names: [{ folder, name, to: id }] })
     this.#tell()
     return this.#handle(id)
   }
@@ -168,13 +185,14 @@ export class MemoryDisk implements Disk {
     if (id === undefined) throw systemError("ENOENT")
     const inTheWay = this.#folder(target.folder).names.get(target.name)
     if (inTheWay !== undefined) this.#checkReplaceable(this.#node(id), this.#node(inTheWay))
-    if (source.folder === target.folder) {
-      const names = [[source.name, undefined] as const, [target.name, id] as const]
-      this.#name({ folder: source.folder, names })
+    const given = { ...target, to: id }
+    const taken = { ...source, to: undefined }
+    if (source.folder === target.folder || this.#node(id).kind === "folder") {
+      this.#name({ number: this.#nextNumber(), names: [taken, given] })
     } else {
-      const given: NameChange = { folder: target.folder, names: [[target.name, id]] }
-      this.#name(given)
-      this.#name({ folder: source.folder, names: [[source.name, undefined]], after: given })
+      const first: NameChange = { number: this.#nextNumber(), names: [given] }
+      this.#name(first)
+      this.#name({ number: this.#nextNumber(), names: [taken], after: first })
     }
     this.#tell()
     if (fault !== undefined) throw systemError(fault.code)
@@ -186,7 +204,7 @@ export class MemoryDisk implements Disk {
     if (real !== undefined) return nodeDisk.unlink(real)
     const { folder, name } = this.#place(path)
     if (this.#node(this.#find(path)).kind === "folder") throw systemError("EISDIR")
-    this.#name({ folder, names: [[name, undefined]] })
+    this.#name({ number: this.#nextNumber(), names: [{ folder, name, to: undefined }] })
     this.#tell()
     if (fault !== undefined) throw systemError(fault.code)
   }
@@ -202,7 +220,7 @@ export class MemoryDisk implements Disk {
       pending: [],
       modifiedMs: this.#nowMs(),
     })
-    this.#name({ folder, names: [[name, id]] })
+    this.#name({ number: this.#nextNumber(), names: [{ folder, name, to: id }] })
     this.#tell()
     if (fault !== undefined) throw systemError(fault.code)
   }
@@ -213,7 +231,7 @@ export class MemoryDisk implements Disk {
     const there = this.#node(this.#find(path))
     if (there.kind !== "folder") throw systemError("ENOTDIR")
     if (there.names.size > 0) throw systemError("ENOTEMPTY")
-    this.#name({ folder, names: [[name, undefined]] })
+    this.#name({ number: this.#nextNumber(), names: [{ folder, name, to: undefined }] })
     this.#tell()
     if (fault !== undefined) throw systemError(fault.code)
   }
@@ -248,9 +266,7 @@ export class MemoryDisk implements Disk {
     if (fault !== undefined) throw systemError(fault.code)
     const { pending } = this.#folder(id)
     if (pending.length === 0) return
-    for (const { after } of pending) if (after !== undefined) this.#makeDurable(after)
-    const folder = this.#folder(id)
-    this.#set(id, { ...folder, durable: folder.names, pending: [] })
+    for (const change of pending) this.#makeDurable(change)
     this.#tell()
   }
 
@@ -385,23 +401,38 @@ export class MemoryDisk implements Disk {
   }
 
   #name(change: NameChange): void {
-    const folder = this.#folder(change.folder)
-    this.#set(change.folder, {
-      ...folder,
-      names: renamed(folder.names, change),
-      pending: [...folder.pending, change],
-      modifiedMs: this.#nowMs(),
-    })
+    for (const id of foldersOf(change)) {
+      const folder = this.#folder(id)
+      this.#set(id, {
+        ...folder,
+        names: renamed(folder.names, change, id),
+        pending: [...folder.pending, change],
+        modifiedMs: this.#nowMs(),
+      })
+    }
+  }
+
+  #nextNumber(): number {
+    this.#changes += 1
+    return this.#changes
   }
 
   #makeDurable(change: NameChange): void {
-    const folder = this.#folder(change.folder)
-    if (!folder.pending.includes(change)) return
-    this.#set(change.folder, {
-      ...folder,
-      durable: renamed(folder.durable, change),
-      pending: folder.pending.filter((one) => one !== change),
-    })
+    if (change.after !== undefined) this.#makeDurable(change.after)
+    for (const id of foldersOf(change)) {
+      const { pending } = this.#folder(id)
+      const at = pending.indexOf(change)
+      for (const earlier of pending.slice(0, Math.max(0, at))) {
+        if (shareName(earlier, change)) this.#makeDurable(earlier)
+      }
+      if (at === -1) continue
+      const folder = this.#folder(id)
+      this.#set(id, {
+        ...folder,
+        durable: renamed(folder.durable, change, id),
+        pending: folder.pending.filter((one) => one !== change),
+      })
+    }
   }
 
   #checkReplaceable(node: NodeState, inTheWay: NodeState): void {
@@ -425,15 +456,28 @@ export function applied(contents: Uint8Array, change: FileChange): Uint8Array {
   return after
 }
 
-/** The names after a change. */
+export function foldersOf({ names }: NameChange): ReadonlySet<NodeId> {
+  return new Set(names.map(({ folder }) => folder))
+}
+
+/** Whether they change one name of one folder. */
+export function shareName(one: NameChange, other: NameChange): boolean {
+  return one.names.some(({ folder, name }) =>
+    other.names.some((each) => each.folder === folder && each.name === name),
+  )
+}
+
+/** The names of a folder after a change. */
 export function renamed(
   names: ReadonlyMap<string, NodeId>,
   change: NameChange,
+  folder: NodeId,
 ): ReadonlyMap<string, NodeId> {
   const after = new Map(names)
-  for (const [name, id] of change.names) {
-    if (id === undefined) after.delete(name)
-    else after.set(name, id)
+  for (const { folder: where, name, to } of change.names) {
+    if (where !== folder) continue
+    if (to === undefined) after.delete(name)
+    else after.set(name, to)
   }
   return after
 }

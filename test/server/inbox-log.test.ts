@@ -111,6 +111,55 @@ describe("the log of an inbox", () => {
     }
   })
 
+  it("has all of an append or nothing, whichever of its sectors a power cut took", async () => {
+    const places = chain(9)
+    await logs.append(inbox, places.slice(0, 2).map(published))
+    const before = readFileSync(file())
+    await logs.append(inbox, places.slice(2, 8).map(published))
+    const after = readFileSync(file())
+    const sectors = Math.ceil(after.length / 512)
+    for (let lost = 0; lost < 2 ** sectors; lost++) {
+      const left = Buffer.from(after)
+      for (let sector = 0; sector < sectors; sector++) {
+        if ((lost & (2 ** sector)) === 0) continue
+        left.fill(0, Math.max(512 * sector, before.length), 512 * (sector + 1))
+      }
+      writeFileSync(file(), left)
+      const again = openInboxLogs({ disk: nodeDisk, path, recordKey, random })
+      const read = await again.read(inbox)
+      expect([read?.damaged, read?.places.length], `sectors ${lost}`).toEqual([
+        0,
+        left.equals(after) ? 8 : 2,
+      ])
+      const next = read?.places.length === 8 ? places.slice(8) : places.slice(2)
+      await again.append(inbox, next.map(published))
+      const seqs = (await again.read(inbox))?.places.map(({ seq }) => seq)
+      expect(seqs, `sectors ${lost}`).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9])
+    }
+  })
+
+  it("writes an append that failed to sync again in its own place", async () => {
+    const disk = new FaultyDisk()
+    const failing = openInboxLogs({ disk, path, recordKey, random })
+    disk.before = (operation) => {
+      if (operation === "file.sync" && statSync(file()).size > 0) throw systemError("EIO")
+    }
+    const places = chain(1)
+    await expect(failing.append(inbox, places.map(published))).rejects.toThrow("EIO")
+    disk.before = () => undefined
+    await failing.append(inbox, places.map(published))
+    expect(statSync(file()).size).toBe(recordBytes)
+  })
+
+  it("makes durable what an earlier process wrote before it is relied on", async () => {
+    await logs.append(inbox, chain(1).map(published))
+    const disk = new FaultyDisk()
+    const later = openInboxLogs({ disk, path, recordKey, random })
+    await later.settle(inbox)
+    await later.settle(inbox)
+    expect(disk.operations.filter((operation) => operation === "file.sync")).toHaveLength(1)
+  })
+
   it("counts what is damaged or missing, and believes no record of another inbox", async () => {
     const places = chain(4)
     await logs.append(inbox, places.map(published))

@@ -195,6 +195,26 @@ describe("a relay that starts again", () => {
     })
   }
 
+  it("remembers what became of a delivery whose files a power cut left in part", async () => {
+    under = await openRelay()
+    const alice = await personAt(0)
+    await under.client.register(alice)
+    const sent = await under.client.send(makeDelivery([alice]))
+    const session = await under.client.login(alice)
+    await under.client.delete(`/v1/deliveries/${sent.id}`, session).expect(204)
+    await under.relay.stop()
+    loseIndex(under)
+    // That it was moved away was undone; that some of its files were removed was not.
+    const folder = join(under.folder, "store", sent.id)
+    mkdirSync(folder)
+    writeFileSync(join(folder, "leaves"), random(32))
+    under = await openRelay({ folder: under.folder })
+    const bearer = encodeBearer(sent.deleteCap)
+    const status = await under.client.get(`/v1/deliveries/${sent.id}/status`, bearer).expect(200)
+    expect(status.body.recipients[0].state).toBe("taken")
+    expect(readdirSync(join(under.folder, "store"))).toEqual([])
+  })
+
   it("rebuilds an index that belongs to another folder", async () => {
     under = await openRelay()
     const alice = await personAt(0)

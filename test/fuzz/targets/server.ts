@@ -463,7 +463,9 @@ function inboxLogs(subject: Subject, vectors: Vectors): Target {
   const layout: readonly (readonly [FieldKind, number])[] = [
     ["number", 1],
     ["number", 1],
-    ["reserved", 6],
+    ["number", 2],
+    ["number", 2],
+    ["reserved", 2],
     ["number", 8],
     ["opaque", 16],
     ["opaque", 64],
@@ -534,7 +536,7 @@ function isWhole(record: Uint8Array): boolean {
   const [kind = 0, reason = 0] = record
   return (
     numbers.every((number) => number < 2n ** 53n) &&
-    bytes.subarray(2, 8).every((byte) => byte === 0) &&
+    bytes.subarray(6, 8).every((byte) => byte === 0) &&
     bytes.subarray(144, 160).every((byte) => byte === 0) &&
     (kind !== 2 || (reason >= 1 && reason <= 5))
   )
@@ -552,7 +554,9 @@ function checkFold(
     const one = file.subarray(at, at + logRecordBytes)
     if (bytes.equalBytes(withMac(one.slice(0, -32)), one) && isWhole(one)) good.push(one)
   }
-  const buried = new Set(good.filter(([kind]) => kind === 2).map(seqOf))
+  // One that claims to be of an append with others may have been torn with them.
+  const areAlone = good.every((one) => one.subarray(2, 6).every((byte) => byte === 0))
+  const buried = new Set(areAlone ? good.filter(([kind]) => kind === 2).map(seqOf) : [])
   let last = found.floorSeq
   for (const place of found.places) {
     mustHold("places ascend from the floor", place.seq > last)
