@@ -221,11 +221,13 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       ],
       indexed: [
         ...sessionRoutes({ logins, index, idle, deliveries, clock }),
-        ...uploadRoutes({ uploads, finishing, buffers: receiving, clock }),
+        ...uploadRoutes({ uploads, finishing, buffers: receiving, sources, clock }),
         ...deliveryRoutes({
           deliveries,
           logins,
           buffers: sending,
+          sources,
+          clock,
           stopping: stopping.signal,
         }),
       ],

@@ -158,6 +158,8 @@ function groups(text: string): string[] {
 export interface Sources {
   /** Whom this request counts against. Says so in the log when it cannot be told. */
   of(req: IncomingMessage): Source
+  /** The network it comes from, or one for all whom a proxy does not name. */
+  networkOf(req: IncomingMessage): string
 }
 
 const alarmEveryMs = 60 * 60_000
@@ -182,7 +184,12 @@ export function createSources(needs: {
     if (isDue) log(`trusted_proxies_${proxy}`, { count }, "alarm")
   }
 
-  return {
+  const sources: Sources = {
+    networkOf(req) {
+      const source = sources.of(req)
+      return source.kind === "address" ? networkOf(source.address) : source.kind
+    },
+
     of(req) {
       const before = known.get(req)
       if (before !== undefined) return before
@@ -197,6 +204,7 @@ export function createSources(needs: {
       return source
     },
   }
+  return sources
 }
 
 /** Node joins repeated lines of this header; its type does not know. */

@@ -9,6 +9,7 @@ import {
   gridIndex,
   gridLength,
   gridOffset,
+  KIB,
   maxPartBytes,
   parseIndex,
   parseInboxQuery,
@@ -16,23 +17,30 @@ import {
   relayDefaults,
   RelayRefusal,
 } from "../../protocol/index.js"
+import type { Clock } from "../clock.js"
 import type { Deliveries, OwnDelivery } from "../deliveries.js"
 import type { PartBuffer, PartBuffers } from "../http/buffers.js"
 import { untilEnough } from "../http/enough.js"
 import { pathParameter, type Handler, type Route } from "../http/method-table.js"
 import { replyBytes, replyEmpty, replyJson, setDataHeaders } from "../http/replies.js"
 import { ClientGone, readBearer } from "../http/requests.js"
+import type { Sources } from "../http/source.js"
 import { parsePathId } from "../ids.js"
 import type { Logins } from "../logins.js"
 import type { BlobReader } from "../stores/blob-store.js"
 
 /** A recipient may take this long over one buffer while others wait for it. */
 const slowestPieceMs = 30_000
+/** And at any time it has to read as fast as a sender has to send (http/requests.ts). */
+const leastBytesASecond = KIB
+const graceMs = 60_000
 
 export interface DeliveryNeeds {
   readonly deliveries: Deliveries
   readonly logins: Logins
   readonly buffers: PartBuffers
+  readonly sources: Sources
+  readonly clock: Clock
   /** Ends long polls. */
   readonly stopping: AbortSignal
 }
@@ -48,7 +56,7 @@ export class RangeRefusal extends RelayRefusal {
 }
 
 export function deliveryRoutes(needs: DeliveryNeeds): Route[] {
-  const { deliveries, logins, buffers, stopping } = needs
+  const { deliveries, logins, buffers, clock, sources, stopping } = needs
 
   /** A route for a piece of a delivery in the caller's inbox. */
   function piece(
@@ -91,14 +99,19 @@ export function deliveryRoutes(needs: DeliveryNeeds): Route[] {
     const last = pieces.at(-1)?.index ?? 0
     const leaves = await deliveries.leaves(delivery, { first, last })
     res.statusCode = range === undefined ? 200 : 206
-    await sendPieces(res, pieces, async ({ index, offset, lengthBytes }) => {
+    const into = { buffers, res, network: sources.networkOf(req) }
+    await sendPieces({ res, clock, pieces }, async ({ index, offset, lengthBytes }) => {
       const at = 32 * (index - first)
       const part = await deliveries.part(delivery, { index, leaf: leaves.subarray(at, at + 32) })
-      return readPiece(part, { offset, lengthBytes }, { buffers, res })
+      return readPiece(part, { offset, lengthBytes }, into)
     })
   }
 
-  async function sendBlob(blob: BlobReader, res: ServerResponse): Promise<void> {
+  async function sendBlob(
+    blob: BlobReader,
+    { req, res }: { readonly req: IncomingMessage; readonly res: ServerResponse },
+  ): Promise<void> {
+    const into = { buffers, res, network: sources.networkOf(req) }
     try {
       const sizeBytes = await blob.sizeBytes()
       setDataHeaders(res, sizeBytes)
@@ -106,7 +119,7 @@ export function deliveryRoutes(needs: DeliveryNeeds): Route[] {
       for (let offset = 0; offset < sizeBytes; offset += maxPartBytes) {
         pieces.push({ offset, lengthBytes: Math.min(maxPartBytes, sizeBytes - offset) })
       }
-      await sendPieces(res, pieces, (place) => readInto(blob, place, { buffers, res }))
+      await sendPieces({ res, clock, pieces }, (place) => readInto(blob, place, into))
     } finally {
       await blob.close()
     }
@@ -141,8 +154,8 @@ export function deliveryRoutes(needs: DeliveryNeeds): Route[] {
     },
     {
       path: "/v1/deliveries/:id/manifest",
-      methods: piece(async (delivery, _req, res) => {
-        await sendBlob(await deliveries.manifest(delivery), res)
+      methods: piece(async (delivery, req, res) => {
+        await sendBlob(await deliveries.manifest(delivery), { req, res })
       }),
     },
     {
@@ -162,7 +175,7 @@ export function deliveryRoutes(needs: DeliveryNeeds): Route[] {
         const index = parseIndex(pathParameter(req, "index"))
         if (index >= delivery.header.partCount) throw new RelayRefusal("not_found")
         const leaf = await deliveries.leaves(delivery, { first: index, last: index })
-        await sendBlob(await deliveries.part(delivery, { index, leaf }), res)
+        await sendBlob(await deliveries.part(delivery, { index, leaf }), { req, res })
       }),
     },
     {
@@ -251,6 +264,7 @@ interface ReadPiece {
 interface ReadFor {
   readonly buffers: PartBuffers
   readonly res: ServerResponse
+  readonly network: string
 }
 
 async function readPiece(
@@ -268,9 +282,10 @@ async function readPiece(
 async function readInto(
   blob: BlobReader,
   { offset, lengthBytes }: { readonly offset: number; readonly lengthBytes: number },
-  { buffers, res }: ReadFor,
+  { buffers, res, network }: ReadFor,
 ): Promise<ReadPiece> {
   const buffer = await buffers.take(lengthBytes, {
+    network,
     isTooSlow: (heldMs) => heldMs >= slowestPieceMs,
     cut: () => res.destroy(),
   })
@@ -291,15 +306,18 @@ async function readInto(
  * connection.
  */
 async function sendPieces<P>(
-  res: ServerResponse,
-  pieces: readonly P[],
+  {
+    res,
+    clock,
+    pieces,
+  }: { readonly res: ServerResponse; readonly clock: Clock; readonly pieces: readonly P[] },
   read: (piece: P) => Promise<ReadPiece>,
 ): Promise<void> {
   let next = pieces[0] === undefined ? undefined : read(pieces[0])
   for (let at = 1; next !== undefined; at++) {
     const current = await next
     const following = pieces[at]
-    const sent = write(res, current)
+    const sent = write(res, current, clock)
     next = following === undefined ? undefined : read(following)
     // Both are awaited whatever happens, so that no buffer is lost.
     const [outcome] = await Promise.allSettled([sent, next])
@@ -311,10 +329,16 @@ async function sendPieces<P>(
   res.end()
 }
 
-/** Resolves when the bytes have left for the kernel and the buffer can be used again. */
-function write(res: ServerResponse, { bytes, buffer }: ReadPiece): Promise<void> {
+/**
+ * Resolves when the bytes have left for the kernel and the buffer can be used again. Who does not read
+ * them is cut off.
+ */
+function write(res: ServerResponse, { bytes, buffer }: ReadPiece, clock: Clock): Promise<void> {
   return new Promise((resolve, reject) => {
+    const mostMs = graceMs + (1000 * bytes.length) / leastBytesASecond
+    const cancel = clock.after(mostMs, () => res.destroy())
     const onClose = (): void => {
+      cancel()
       buffer.release()
       reject(new ClientGone())
     }
@@ -324,6 +348,7 @@ function write(res: ServerResponse, { bytes, buffer }: ReadPiece): Promise<void>
     }
     res.once("close", onClose)
     res.write(bytes, (error) => {
+      cancel()
       res.off("close", onClose)
       buffer.release()
       if (error) reject(new ClientGone())

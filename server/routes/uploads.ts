@@ -19,6 +19,7 @@ import {
 import type { Clock } from "../clock.js"
 import type { Finishing } from "../finishing.js"
 import { type PartBuffer, type PartBuffers, smallBytes } from "../http/buffers.js"
+import type { Sources } from "../http/source.js"
 import { receiveFinish } from "../http/finish-body.js"
 import { pathParameter, type Route } from "../http/method-table.js"
 import { replyEmpty, replyJson } from "../http/replies.js"
@@ -42,6 +43,7 @@ export interface UploadNeeds {
   readonly uploads: Uploads
   readonly finishing: Finishing
   readonly buffers: PartBuffers
+  readonly sources: Sources
   readonly clock: Clock
 }
 
@@ -51,7 +53,9 @@ const writesAtOnce = 2
 const leastBytesASecond = 16 * KIB
 const graceMs = 2_000
 
-export function uploadRoutes({ uploads, finishing, buffers, clock }: UploadNeeds): Route[] {
+export function uploadRoutes(needs: UploadNeeds): Route[] {
+  const { uploads, finishing, buffers, sources, clock } = needs
+
   async function known(
     req: IncomingMessage,
     idText: string,
@@ -108,7 +112,13 @@ export function uploadRoutes({ uploads, finishing, buffers, clock }: UploadNeeds
           checkContentType(req, "application/octet-stream")
           const lengthBytes = contentLength(req)
           const planned = uploads.planParts(upload, { first, lengthBytes })
-          const receiver = new PartsReceiver({ id, planned, uploads, buffers })
+          const receiver = new PartsReceiver({
+            id,
+            network: sources.networkOf(req),
+            planned,
+            uploads,
+            buffers,
+          })
           try {
             await receiveBody(req, res, {
               clock,
@@ -151,6 +161,7 @@ export function uploadRoutes({ uploads, finishing, buffers, clock }: UploadNeeds
 /** Cuts a body into its parts and stores each as soon as it is whole. */
 class PartsReceiver {
   readonly #id: DeliveryId
+  readonly #network: string
   readonly #planned: readonly PlannedPart[]
   readonly #uploads: Uploads
   readonly #buffers: PartBuffers
@@ -167,11 +178,13 @@ class PartsReceiver {
 
   constructor(input: {
     readonly id: DeliveryId
+    readonly network: string
     readonly planned: readonly PlannedPart[]
     readonly uploads: Uploads
     readonly buffers: PartBuffers
   }) {
     this.#id = input.id
+    this.#network = input.network
     this.#planned = input.planned
     this.#uploads = input.uploads
     this.#buffers = input.buffers
@@ -250,6 +263,7 @@ class PartsReceiver {
     const wantedBytes = known === undefined ? Math.min(lengthBytes, smallBytes) : lengthBytes
     let own: PartBuffer | undefined
     const buffer = await this.#buffers.take(wantedBytes, {
+      network: this.#network,
       // What is being stored is not the sender's delay.
       isTooSlow: (heldMs) =>
         own !== undefined &&

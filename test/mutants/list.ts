@@ -609,7 +609,7 @@ const serverMutants: readonly Mutant[] = [
     find: "renewLease(delivery).catch(() => undefined)",
     replace: "",
     testFile: "test/server/deliveries.test.ts",
-    test: "deliveries lets one long request end, too, however slowly its answer is read, within an hour of expiry",
+    test: "deliveries lets one long request end, too, whose answer is read as slowly as may be, within an hour of expiry",
   },
   {
     id: "relay-does-not-check-the-manifest",
