@@ -68,6 +68,11 @@ export async function connectRedis(place: RedisPlace): Promise<RedisConnection> 
   } finally {
     clearTimeout(timer)
   }
+  // The client goes on in the first database when there is none of that number.
+  if (lastError?.message.includes("DB index") === true) {
+    client.disconnect()
+    throw refusedFor(lastError)
+  }
   const subscribers = new Set<Subscriber>()
 
   return {
@@ -176,7 +181,7 @@ function singleClient(
   const client = new Redis({
     ...commonOptions,
     ...loginOf(place),
-    ...whereOf(place),
+    ...whereOf(place, () => hasBeenReady),
     db: place.db,
     // Until it has worked once, whoever starts the relay shall hear what is wrong.
     retryStrategy: (times) =>
@@ -225,14 +230,19 @@ function clusterClient(place: Extract<RedisPlace, { readonly kind: "cluster" }>)
 // The cluster's own queue is off; a node's holds what is sent while its connection is being made.
 const { enableOfflineQueue: _, ...withoutQueue } = commonOptions
 
-function whereOf(place: Exclude<RedisPlace, { readonly kind: "cluster" }>) {
+function whereOf(
+  place: Exclude<RedisPlace, { readonly kind: "cluster" }>,
+  hasBeenReady: () => boolean,
+) {
   if (place.kind === "socket") return { path: place.path }
   if (place.kind === "server") return { ...place.node, ...tlsOf(place) }
   return {
     sentinels: place.nodes.map(({ host, port }: RedisNode) => ({ host, port })),
     name: place.name,
-    // One round over the sentinels; then it is for whoever asks again.
-    sentinelRetryStrategy: () => null,
+    // When all have been asked, a number begins again with the first; without one the client would be
+    // at its end for good.
+    sentinelRetryStrategy: (times: number) =>
+      hasBeenReady() ? Math.min(50 * 2 ** times, mostRetryMs) : null,
     sentinelCommandTimeout: commandTimeoutMs,
     ...tlsOf(place),
     ...(place.tls && { sentinelTLS: {}, enableTLSForSentinelMode: true }),
