@@ -23,7 +23,12 @@ export interface RelayStatus {
   readonly connections: number
   /** Undefined until the first sweep has ended. */
   readonly lastSweepMs: number | undefined
-  readonly index: { readonly kind: IndexKind; readonly state: IndexState }
+  readonly index: {
+    readonly kind: IndexKind
+    readonly state: IndexState
+    /** While it is rebuilt: of all deliveries that are stored, how many are in it. */
+    readonly rebuilt: { readonly done: number; readonly total: number } | undefined
+  }
   /** The machine's clock jumped: nothing is deleted for its age until it has been steady for an hour. */
   readonly clockAlarm: boolean
   readonly restoration: Restoration | undefined
@@ -61,7 +66,13 @@ export function encodeRelayStatus(status: RelayStatus): JsonObject {
     open_uploads: status.openUploads,
     connections: status.connections,
     ...(status.lastSweepMs !== undefined && { last_sweep_ms: status.lastSweepMs }),
-    index: { kind: index.kind, state: index.state },
+    index: {
+      kind: index.kind,
+      state: index.state,
+      ...(index.rebuilt && {
+        rebuilt: { done: index.rebuilt.done, total: index.rebuilt.total },
+      }),
+    },
     clock_alarm: status.clockAlarm,
     ...(status.proxyProblem && { proxy_problem: status.proxyProblem }),
     ...(status.restoration && { restored: encodeRestoration(status.restoration) }),
@@ -88,11 +99,33 @@ export function parseRelayStatus(value: unknown): RelayStatus {
     openUploads: status.count("open_uploads"),
     connections: status.count("connections"),
     lastSweepMs: status.has("last_sweep_ms") ? status.count("last_sweep_ms") : undefined,
-    index: { kind: index.oneOf("kind", indexKinds), state: index.oneOf("state", indexStates) },
+    index: {
+      kind: index.oneOf("kind", indexKinds),
+      state: index.oneOf("state", indexStates),
+      rebuilt: index.has("rebuilt") ? readRebuilt(index.object("rebuilt")) : undefined,
+    },
     clockAlarm: status.flag("clock_alarm"),
     proxyProblem: status.has("proxy_problem")
       ? status.oneOf("proxy_problem", proxyProblems)
       : undefined,
     restoration: status.has("restored") ? readRestoration(status.object("restored")) : undefined,
   }
+}
+
+function readRebuilt(rebuilt: JsonReader): { readonly done: number; readonly total: number } {
+  return { done: rebuilt.count("done"), total: rebuilt.count("total") }
+}
+
+/** The answer to the operator's word that the clock is right. */
+export interface ClockReply {
+  /** False when the relay had believed it all along. */
+  readonly wasDoubted: boolean
+}
+
+export function encodeClockReply({ wasDoubted }: ClockReply): JsonObject {
+  return { was_doubted: wasDoubted }
+}
+
+export function parseClockReply(value: unknown): ClockReply {
+  return { wasDoubted: new JsonReader(value, "clock").flag("was_doubted") }
 }

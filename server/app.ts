@@ -28,6 +28,8 @@ export interface AppNeeds {
   /** What needs the index whole. */
   readonly indexed: readonly Route[]
   readonly isReady: () => boolean
+  /** While it is not: when to ask again. */
+  readonly retryAfterSeconds: () => number
   readonly sources: Sources
   readonly counts: Pick<Counts, "request" | "came">
   readonly log: Log
@@ -66,7 +68,7 @@ export function createApp(needs: AppNeeds): Express {
   mount(app, needs.always)
   const waitForIndex: RequestHandler = (_req, _res, next) => {
     if (needs.isReady()) next()
-    else throw rebuilding()
+    else throw rebuilding(needs.retryAfterSeconds())
   }
   app.use(waitForIndex)
   mount(app, needs.indexed)

@@ -1,6 +1,6 @@
 // What time it is, for decisions that destroy something. Wall time is believed while it moves in step
 // with the monotonic clock; after a jump of more than five minutes the relay goes on counting from what
-// it believed before, deletes nothing, and says so, until the two have agreed for an hour.
+// it believed before, deletes nothing, and says so, until the two have agreed for an hour or the operator says that the clock is right.
 //
 // What it tells never goes back, whatever the clock does: the relay signs times, and must not contradict
 // what it signed before. Where the clock is behind, time passes at half its speed until it has caught up.
@@ -24,6 +24,8 @@ export interface ClockWatch {
   nowMs(): number
   /** Nothing may be deleted for its age while the clocks disagree. */
   isSuspicious(): boolean
+  /** The operator's word that the wall clock is right. False when nobody doubted it. */
+  confirm(): boolean
   /** Remembers how late it is, so that a clock set back while the relay is off is noticed. */
   save(): Promise<void>
 }
@@ -109,6 +111,14 @@ export async function openClockWatch(input: {
     isSuspicious() {
       look()
       return steadySince !== undefined
+    },
+    confirm() {
+      look()
+      if (steadySince === undefined) return false
+      steadySince = undefined
+      believed = read()
+      log("clock_confirmed")
+      return true
     },
     async save() {
       const fresh = join(folder, `${fileName}.new`)

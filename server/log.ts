@@ -10,6 +10,8 @@ export interface LogFields {
   /** A refusal's code. */
   readonly code?: string
   readonly count?: number
+  /** What a `count` is part of. */
+  readonly total?: number
   readonly bytes?: number
   /** What would be needed, beside the `bytes` there are. */
   readonly wantedBytes?: number
@@ -74,6 +76,7 @@ const shapes: Readonly<Record<keyof LogFields, RegExp>> = {
   status: number,
   code: word,
   count: number,
+  total: number,
   bytes: number,
   wantedBytes: number,
   durationMs: number,

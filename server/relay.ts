@@ -2,6 +2,7 @@
 // two relays can live in one process, each with its own folder.
 import { setMaxListeners } from "node:events"
 import type { RequestListener } from "node:http"
+import type { IndexState } from "../protocol/index.js"
 import { createApp } from "./app.js"
 import { openCertificate } from "./certificate.js"
 import { createChains } from "./chains.js"
@@ -32,6 +33,7 @@ import { openOperatorSocket, type OperatorSocket } from "./operator/socket.js"
 import { createStatus } from "./operator/status.js"
 import { createPublishing } from "./publishing.js"
 import { type Randomness, systemRandomness } from "./randomness.js"
+import { createRebuildProgress } from "./rebuild-progress.js"
 import { dropTorn, rebuildIndex, reconcile } from "./recovery.js"
 import { createReservations } from "./reservations.js"
 import { deliveryRoutes } from "./routes/deliveries.js"
@@ -185,8 +187,10 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     // As many as there are requests that wait; Node would write a line about a leak to stderr.
     setMaxListeners(0, stopping.signal)
     const isCurrent = await opened.isCurrent()
+    const progress = createRebuildProgress(clock, log)
     let isReady = false
     let hasFailed = false
+    const indexState = (): IndexState => (isReady ? "ready" : hasFailed ? "failed" : "rebuilding")
     const ready = (async () => {
       if (isCurrent) {
         await reconcile(recoveryNeeds)
@@ -196,7 +200,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
           await dropTorn(recoveryNeeds)
         }
         await opened.renew(() =>
-          rebuildIndex(recoveryNeeds, { signal: stopping.signal, onProgress: () => undefined }),
+          rebuildIndex(recoveryNeeds, { signal: stopping.signal, onProgress: progress.note }),
         )
       }
       await opened.keepSpare()
@@ -215,7 +219,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     const sources = createSources({ trusted: config.trustedProxies, log, clock })
     const app = createApp({
       always: [
-        ...relayInfoRoutes({ config, keys, clock, blobs, origins, sources }),
+        ...relayInfoRoutes({ config, keys, clock, blobs, origins, sources, indexState }),
         ...dropPageRoutes({ origins }),
         ...probeRoutes({ config, clock, blobs, stopping: stopping.signal }),
       ],
@@ -232,6 +236,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
         }),
       ],
       isReady: () => isReady,
+      retryAfterSeconds: progress.retryAfterSeconds,
       sources,
       counts,
       log,
@@ -254,7 +259,8 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       restoration,
       proxyProblem: () => counts.proxyProblem(),
       indexKind,
-      indexState: () => (isReady ? "ready" : hasFailed ? "failed" : "rebuilding"),
+      indexState,
+      rebuilt: () => (isReady ? undefined : progress.rebuilt()),
       url: () => (bound === undefined ? "" : urlOf(bound, config)),
       connections: () => server.connections(),
       lastSweepMs: () => lastSweepMs,
@@ -340,7 +346,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
         operatorSocket = await openOperatorSocket({
           disk,
           path: operatorSocketOf(config),
-          listener: createOperatorApp({ status, log }),
+          listener: createOperatorApp({ status, confirmClock: () => watch.confirm(), log }),
         })
         try {
           if (config.operatorListen !== undefined) await startMetrics(config.operatorListen)
@@ -377,8 +383,9 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       },
 
       ...(reload !== undefined && { reload }),
-      sweep: sweepNow,
-      reconcile: () => reconcile(recoveryNeeds),
+      // What is not in the index yet would look as if nobody waited for it.
+      sweep: () => ready.then(sweepNow),
+      reconcile: () => ready.then(() => reconcile(recoveryNeeds)),
     }
   } catch (error) {
     await folderIndex?.close(false)

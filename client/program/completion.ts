@@ -43,8 +43,10 @@ export async function completion(
     return names.map((name) => `${name}\n`).join("")
   }
   const { describeRelayStatus } = await import("./relay-status.js")
+  const { describeRelayClockOk } = await import("./relay-clock-ok.js")
   const relay = readCommand(await surroundings.describeRelay(), "relay", [
     readCommand(describeRelayStatus(), "relay status", []),
+    readCommand(describeRelayClockOk(), "relay clock-ok", []),
   ])
   const tree = commandTree()
   const program = readCommand(

@@ -71,6 +71,12 @@ export async function runRelay<Config>(
       readConfig(face, () => face.findOperatorSocket({ flags, env })),
     )
   }
+  if (args[0] === "clock-ok") {
+    const { confirmRelayClock } = await import("./relay-clock-ok.js")
+    return confirmRelayClock({ ...options, args: args.slice(1) }, (flags) =>
+      readConfig(face, () => face.findOperatorSocket({ flags, env })),
+    )
+  }
   if (args[0] === "restored") {
     const { declareRelayRestored } = await import("./relay-restored.js")
     return declareRelayRestored({ ...options, args: args.slice(1) }, (flags, backupMs) => {
@@ -226,8 +232,8 @@ export function describeRelay(settings: readonly RelaySetting[]): Command {
       `
 In brackets: what holds without it. Each has a twin in the environment and in
 the file: --public-url is KNOTHOLE_PUBLIC_URL. docs/operating.md says more.
-'knothole relay status' asks a running relay how it is, 'relay restored' says
-that its data is a backup which was put back. Example:
+'knothole relay status' asks a running relay how it is; 'relay clock-ok' says
+that its clock is right, 'relay restored' that its data is a backup. Example:
   knothole relay --listen 127.0.0.1:9000 --public-url https://drop.example.org`,
     )
   for (const setting of settings) command.addOption(optionFor(setting))

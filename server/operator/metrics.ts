@@ -74,6 +74,12 @@ const gauges: readonly Metric[] = [
     of: ({ index }) => (index.state === "ready" ? 1 : 0),
   },
   {
+    name: "knothole_index_rebuilt_ratio",
+    help: "While the index is rebuilt, the share of the stored deliveries that is in it; else 1.",
+    of: ({ index: { rebuilt } }) =>
+      rebuilt === undefined ? 1 : rebuilt.done / Math.max(rebuilt.total, 1),
+  },
+  {
     name: "knothole_clock_alarm",
     help: "1 while the clock is not believed and nothing is deleted for its age.",
     of: ({ clockAlarm }) => (clockAlarm ? 1 : 0),

@@ -15,6 +15,7 @@ export interface StatusNeeds {
   readonly index: RelayIndex
   readonly indexKind: IndexKind
   readonly indexState: () => IndexState
+  readonly rebuilt: () => RelayStatus["index"]["rebuilt"]
   readonly url: () => string
   readonly connections: () => Promise<number>
   readonly lastSweepMs: () => number | undefined
@@ -44,7 +45,7 @@ export function createStatus(needs: StatusNeeds): () => Promise<RelayStatus> {
       openUploads,
       connections: await needs.connections(),
       lastSweepMs: needs.lastSweepMs(),
-      index: { kind: needs.indexKind, state: needs.indexState() },
+      index: { kind: needs.indexKind, state: needs.indexState(), rebuilt: needs.rebuilt() },
       clockAlarm: watch.isSuspicious(),
       restoration: needs.restoration,
       proxyProblem: needs.proxyProblem(),

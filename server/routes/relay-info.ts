@@ -1,5 +1,10 @@
 // GET /v1/relay and GET /healthz.
-import { encodeRelayInfo, relayDefaults, RelayRefusal } from "../../protocol/index.js"
+import {
+  encodeRelayInfo,
+  type IndexState,
+  relayDefaults,
+  RelayRefusal,
+} from "../../protocol/index.js"
 import type { Clock } from "../clock.js"
 import type { RelayConfig } from "../config.js"
 import type { Route } from "../http/method-table.js"
@@ -16,6 +21,14 @@ export interface RelayInfoNeeds {
   readonly blobs: BlobStore
   readonly origins: () => readonly string[]
   readonly sources: Sources
+  readonly indexState: () => IndexState
+}
+
+/** A relay that is started again only because it has to rebuild its index would never be done. */
+const healthy: Readonly<Record<IndexState, string>> = {
+  ready: "ok\n",
+  rebuilding: "ok, and rebuilding the index\n",
+  failed: "ok, but without an index\n",
 }
 
 /** A health check writes to the disk, so it does so no more often than this. */
@@ -42,8 +55,8 @@ export function relayInfoRoutes(needs: RelayInfoNeeds): Route[] {
       path: "/healthz",
       methods: {
         async GET(_req, res) {
-          if (await isHealthy()) replyText(res, "ok\n")
-          else replyText(res, "the data folder cannot be written\n", 503)
+          if (!(await isHealthy())) replyText(res, "the data folder cannot be written\n", 503)
+          else replyText(res, healthy[needs.indexState()])
         },
       },
     },
@@ -86,6 +99,6 @@ export function relayInfoRoutes(needs: RelayInfoNeeds): Route[] {
 }
 
 /** For every route that needs the index, until it is whole again. */
-export function rebuilding(): RelayRefusal {
-  return new RelayRefusal("rebuilding", { retryAfterSeconds: 2 })
+export function rebuilding(retryAfterSeconds: number): RelayRefusal {
+  return new RelayRefusal("rebuilding", { retryAfterSeconds })
 }

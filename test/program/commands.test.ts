@@ -426,7 +426,7 @@ describe("the relay", () => {
     const help = await workshop.run("brief", ["relay", "--help"])
     expect(help).toMatchObject({ code: 0, stderr: "" })
     expect(help.stdout).toContain("--public-url <URL>")
-    for (const command of ["relay status", "relay restored"]) {
+    for (const command of ["relay status", "relay clock-ok", "relay restored"]) {
       expect(help.stdout).toContain(command)
     }
     expect(help.stdout.trimEnd().split("\n").length).toBeLessThanOrEqual(40)

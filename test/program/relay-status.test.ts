@@ -107,6 +107,40 @@ describe("knothole relay status", () => {
   })
 })
 
+describe("knothole relay clock-ok", () => {
+  it("ends the alarm about the clock, and says so once", async () => {
+    const first = await workshop.startRelay("clock")
+    first.child.kill("SIGTERM")
+    await first.ended
+    const data = ["--data", inFolder("clock", "data")]
+    writeFileSync(inFolder("clock", "data", "clock"), String(Date.now() + 86_400_000))
+    const relay = await workshop.startRelay("clock")
+    const ask = (...words: string[]) => workshop.run("operator", ["relay", ...words, ...data])
+    expect((await ask("status")).stdout).toMatch(/clock +jumped: .* or 'relay clock-ok'\n/)
+    expect(await ask("clock-ok")).toMatchObject({
+      code: 0,
+      stderr: "",
+      stdout: "the relay believes the clock again, and deletes what has expired by it\n",
+    })
+    expect((await ask("status")).stdout).toMatch(/clock +steady\n/)
+    const again = await ask("clock-ok", "--json")
+    expect(again.code).toBe(0)
+    expect(
+      again.stdout
+        .split("\n")
+        .filter(Boolean)
+        .map((line): unknown => JSON.parse(line)),
+    ).toEqual([
+      { v: 1, event: "relay clock-ok", was_doubted: false },
+      { v: 1, event: "done", ok: true, exit: 0 },
+    ])
+    relay.child.kill("SIGTERM")
+    await relay.ended
+    expect((await ask("clock-ok")).code).toBe(5)
+    expect((await workshop.run("operator", ["relay", "clock-ok", "--dat", "x"])).code).toBe(2)
+  }, 20_000)
+})
+
 describe("the operator's socket", () => {
   it("is not where the public is: neither serves what the other does", async () => {
     const relay = await workshop.startRelay("apart")

@@ -45,6 +45,33 @@ describe("the watch over the clock", () => {
     expect(watch.isSuspicious()).toBe(false)
   })
 
+  it("believes the clock at the operator's word, for what comes after it too", async () => {
+    const clock = new ManualClock(startMs)
+    const watch = await open(clock)
+    expect(watch.confirm()).toBe(false)
+    clock.jump(86_400_000)
+    expect(watch.isSuspicious()).toBe(true)
+    expect(watch.nowMs()).toBe(startMs)
+    expect(watch.confirm()).toBe(true)
+    expect(watch.isSuspicious()).toBe(false)
+    expect(watch.nowMs()).toBe(startMs + 86_400_000)
+    clock.jump(-2 * 86_400_000)
+    expect(watch.isSuspicious()).toBe(true)
+    expect(watch.confirm()).toBe(true)
+    expect(watch.isSuspicious()).toBe(false)
+    // What was told before is not taken back.
+    expect(watch.nowMs()).toBe(startMs + 86_400_000)
+  })
+
+  it("believes an earlier clock than the last run noted at the operator's word", async () => {
+    await (await open(new ManualClock(startMs))).save()
+    const watch = await open(new ManualClock(startMs - 86_400_000))
+    expect(watch.isSuspicious()).toBe(true)
+    expect(watch.confirm()).toBe(true)
+    expect(watch.isSuspicious()).toBe(false)
+    expect(watch.nowMs()).toBe(startMs)
+  })
+
   it("takes what is damaged for nothing noted, and says so", async () => {
     for (const damaged of ["17900000x0000", "-5", "1e3", "", "1.5", "9".repeat(16), "\xff\xfe"]) {
       writeFileSync(join(folder, "clock"), damaged, "latin1")

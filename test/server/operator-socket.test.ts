@@ -1,14 +1,17 @@
 import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs"
-import { get } from "node:http"
+import { EventEmitter, once } from "node:events"
+import { get, request } from "node:http"
 import { createServer, Server } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { text as readAll } from "node:stream/consumers"
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest"
 import { parseRelayStatus, type RelayStatus } from "../../protocol/index.js"
+import { createRelay } from "../../server/index.js"
+import { FaultyDisk } from "./faulty-disk.js"
 import { ManualClock } from "./manual-clock.js"
 import { personAt } from "./people.js"
-import { makeDelivery, openRelay, type RelayUnderTest } from "./relay-under-test.js"
+import { configFor, makeDelivery, openRelay, type RelayUnderTest } from "./relay-under-test.js"
 
 async function askStatus(socketPath: string): Promise<RelayStatus> {
   const answer = await new Promise<string>((resolve, reject) => {
@@ -97,6 +100,66 @@ describe("the operator's socket", () => {
     expect(Math.abs(lastSweepMs - clock.wallMs())).toBeLessThan(1000)
     clock.jump(3_600_000)
     expect(await askStatus(socket)).toMatchObject({ clockAlarm: true })
+  })
+
+  it("takes the operator's word for the clock", async () => {
+    const clock = new ManualClock()
+    under = await openRelay({ ports: { clock } })
+    await under.relay.start()
+    const socketPath = join(under.folder, "operator.sock")
+    clock.jump(3_600_000)
+    const confirm = () =>
+      new Promise<unknown>((resolve, reject) => {
+        request({ socketPath, path: "/clock", method: "POST" }, (res) => {
+          readAll(res).then((text) => resolve(JSON.parse(text)), reject)
+        })
+          .once("error", reject)
+          .end()
+      })
+    expect(await confirm()).toEqual({ was_doubted: true })
+    expect(await askStatus(socketPath)).toMatchObject({ clockAlarm: false })
+    expect(await confirm()).toEqual({ was_doubted: false })
+    expect(under.log.map(({ event }) => event)).toContain("clock_confirmed")
+  })
+
+  it("tells how far a rebuild of the index is", async () => {
+    under = await openRelay()
+    const alice = await personAt(0)
+    await under.client.register(alice)
+    for (const _ of [1, 2]) await under.client.send(makeDelivery([alice]))
+    await under.relay.stop()
+    rmSync(join(under.folder, "index"), { recursive: true })
+    // The rebuild ends with the uploads.
+    const disk = new FaultyDisk()
+    const rest = new EventEmitter()
+    const allowed = once(rest, "allowed")
+    let isHeld = false
+    const list = disk.list.bind(disk)
+    disk.list = async (path) => {
+      if (path.endsWith("spool")) {
+        isHeld = true
+        await allowed
+      }
+      return list(path)
+    }
+    const relay = await createRelay(configFor(under.folder), { disk, writeLog: () => undefined })
+    try {
+      await relay.start()
+      await vi.waitUntil(() => isHeld)
+      const status = await askStatus(join(under.folder, "operator.sock"))
+      expect(status.index).toEqual({
+        kind: "embedded",
+        state: "rebuilding",
+        rebuilt: { done: 2, total: 2 },
+      })
+      rest.emit("allowed")
+      await relay.ready
+      const whole = await askStatus(join(under.folder, "operator.sock"))
+      expect(whole.index).toEqual({ kind: "embedded", state: "ready", rebuilt: undefined })
+    } finally {
+      rest.emit("allowed")
+      await relay.stop()
+    }
   })
 
   it("tells of a proxy that speaks and is not trusted", async () => {

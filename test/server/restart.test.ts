@@ -249,7 +249,8 @@ describe("a relay that starts again", () => {
       expect([reply.status, reply.body.code]).toEqual([503, "rebuilding"])
       expect(reply.headers["retry-after"]).toBe("2")
       expect((await client.get("/v1/relay")).status).toBe(200)
-      expect((await client.get("/healthz")).text).toBe("ok\n")
+      const health = await client.get("/healthz")
+      expect([health.status, health.text]).toEqual([200, "ok, and rebuilding the index\n"])
       rebuild.emit("allowed")
       await relay.ready
       expect((await client.get("/v1/inbox", encodeBearer(random(32)))).status).toBe(401)

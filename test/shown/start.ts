@@ -27,6 +27,7 @@ try {
   // The relay takes its flags from a table of its own and lists no commands.
   const ofTheRelay = [
     ["relay", "status"],
+    ["relay", "clock-ok"],
     ["relay", "restored"],
   ]
   const helps = (await Promise.all([[], ...ofTheRelay].map(helpOfAll))).flat()
