@@ -42,9 +42,9 @@ export interface RelayStatus {
 export const proxyProblems = ["unset", "wrong"] as const
 export type ProxyProblem = (typeof proxyProblems)[number]
 
-export const indexKinds = ["embedded"] as const
+export const indexKinds = ["embedded", "redis"] as const
 export type IndexKind = (typeof indexKinds)[number]
-export const indexStates = ["ready", "rebuilding", "failed"] as const
+export const indexStates = ["ready", "rebuilding", "away", "failed"] as const
 export type IndexState = (typeof indexStates)[number]
 
 const mostUrls = 100

@@ -17,7 +17,6 @@ import type { Sources } from "./http/source.js"
 import { failureFields, type Log } from "./log.js"
 import type { Counts, RequestLabels } from "./operator/counts.js"
 import { RangeRefusal } from "./routes/deliveries.js"
-import { rebuilding } from "./routes/relay-info.js"
 import { IndexUnavailable } from "./stores/index-errors.js"
 import { DamagedRecord } from "./stores/maced-record.js"
 import { busy, indexUnavailable, relayFull } from "./relay-refusals.js"
@@ -28,8 +27,10 @@ export interface AppNeeds {
   /** What needs the index whole. */
   readonly indexed: readonly Route[]
   readonly isReady: () => boolean
-  /** While it is not: when to ask again. */
-  readonly retryAfterSeconds: () => number
+  /** Why it cannot be used, where it is not. */
+  readonly refusal: () => RelayRefusal
+  /** Looks whether it is whole still, where it may cease to be. */
+  readonly doubt: (() => Promise<void>) | undefined
   readonly sources: Sources
   readonly counts: Pick<Counts, "request" | "came">
   readonly log: Log
@@ -68,7 +69,7 @@ export function createApp(needs: AppNeeds): Express {
   mount(app, needs.always)
   const waitForIndex: RequestHandler = (_req, _res, next) => {
     if (needs.isReady()) next()
-    else throw rebuilding(needs.retryAfterSeconds())
+    else throw needs.refusal()
   }
   app.use(waitForIndex)
   mount(app, needs.indexed)
@@ -108,16 +109,22 @@ const everyRequest: RequestHandler = (req, res, next) => {
   next()
 }
 
+/** What is said of something that is not there. An index that has just been lost has nothing. */
+const absences: ReadonlySet<RelayRefusal["code"]> = new Set([
+  "unauthorized",
+  "not_found",
+  "no_such_inbox",
+  "upload_expired",
+  "parts_missing",
+])
+
 function errorHandler(
-  { log }: AppNeeds,
+  needs: AppNeeds,
   refusals: WeakMap<IncomingMessage, string>,
 ): ErrorRequestHandler {
-  // Express knows an error handler by its four parameters.
-  return (error: unknown, req, res, _next) => {
-    if (error instanceof ClientGone) {
-      res.destroy()
-      return
-    }
+  const { log, doubt } = needs
+
+  function answer(error: unknown, req: Request, res: Response): void {
     const refusal = refusalFor(error)
     refusals.set(req, refusal.code)
     if (error instanceof DamagedRecord) log("record_refused", failureFields(error), "alarm")
@@ -140,6 +147,19 @@ function errorHandler(
       res.setHeader("Connection", "close")
     }
     replyProblem(res, refusal, extraHeaders(refusal))
+  }
+
+  // Express knows an error handler by its four parameters.
+  return (error: unknown, req, res, _next) => {
+    if (error instanceof ClientGone) {
+      res.destroy()
+      return
+    }
+    if (doubt === undefined || !(error instanceof RelayRefusal && absences.has(error.code))) {
+      answer(error, req, res)
+      return
+    }
+    void doubt().then(() => answer(needs.isReady() ? error : needs.refusal(), req, res))
   }
 }
 

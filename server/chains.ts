@@ -128,11 +128,16 @@ export function createChains(needs: ChainsNeeds): Chains {
   }
 }
 
+/** Whoever changes a chain holds it. */
+export function lockOfChain(inbox: InboxId): string {
+  return `chain-${inbox}`
+}
+
 async function runBatch(needs: ChainsNeeds, inbox: InboxId, batch: Waiting[]): Promise<void> {
   try {
     // By a lock of the folder and not by a claim that ends with the time: whoever slept over the end of
     // one would write to the log over what was written since.
-    await needs.locks.run(`chain-${inbox}`, async () => {
+    await needs.locks.run(lockOfChain(inbox), async () => {
       await finishUnrevealed(needs, inbox)
       if (batch.some(({ job }) => job.kind === "mend")) await mendInbox(needs, inbox)
       else if (batch.some(({ job }) => job.kind === "publish")) await mendIfBehind(needs, inbox)

@@ -26,14 +26,19 @@ import {
   listenAddress,
   type ListenAddress,
   origin,
+  redisPlace,
   size,
 } from "./setting-kinds.js"
+
+import type { RedisPlace } from "./stores/redis-url.js"
 
 export type { ListenAddress } from "./setting-kinds.js"
 
 export interface RelayConfig {
   readonly listen: ListenAddress
   readonly dataFolder: string
+  /** Where the index is, if not in the data folder. */
+  readonly redis?: RedisPlace | undefined
   /** Where metrics are served, if anywhere. */
   readonly operatorListen?: ListenAddress | undefined
   /** Where the operator's commands reach the relay; by default a socket in the data folder. */
@@ -155,6 +160,11 @@ const settings = {
     defaultText: "the XDG data folder, knothole/relay",
     of: ({ dataFolder }) => [dataFolder],
   }),
+  redis: setting("redis", redisPlace, {
+    meaning: "keep the index in a Redis",
+    defaultText: "the data folder",
+    of: ({ redis }) => (redis === undefined ? [] : [redis]),
+  }),
   operatorListen: setting("operator-listen", listenAddress, {
     meaning: "where /metrics is served",
     defaultText: "nowhere",
@@ -212,8 +222,8 @@ const settings = {
     of: ({ requestBytes }) => [requestBytes],
   }),
   tlsCertFile: setting("tls-cert", file, {
-    meaning: "speak TLS: the certificate with its chain",
-    defaultText: "none, a proxy does that",
+    meaning: "speak TLS: the certificate and its chain",
+    defaultText: "none",
     of: ({ tls }) => (tls === undefined ? [] : [tls.certFile]),
   }),
   tlsKeyFile: setting("tls-key", file, {
@@ -292,9 +302,16 @@ function resolve(sources: ConfigSources): { readonly config: RelayConfig; readon
       "more than --inbox-limit, so the largest would fit no inbox",
     )
   }
+  const redis = last(settings.redis)
+  if (redis?.password !== undefined && given.isFlag(settings.redis)) {
+    given.problem(
+      "--redis: everybody on this machine can read a password there; put the URL into KNOTHOLE_REDIS, or into the file of settings",
+    )
+  }
   const config = {
     listen,
     ...places,
+    redis,
     operatorListen: last(settings.operatorListen),
     publicOrigins: [...new Set(publicOrigins)],
     registration: last(settings.registration) ?? (isLocal ? "open" : "closed"),
@@ -411,6 +428,10 @@ class Given {
     return [where, ...texts.map((text) => JSON.stringify(text))].join(" ")
   }
 
+  isFlag(one: ConfigSetting): boolean {
+    return this.#find(one)?.where === one.flag
+  }
+
   /** Where the values come from. */
   source(one: ConfigSetting): string {
     return this.#find(one)?.where ?? "default"
@@ -424,7 +445,8 @@ class Given {
         return [one.kind.parse(text)]
       } catch (error) {
         const reason = error instanceof Error ? error.message : String(error)
-        this.problem(`${where} ${JSON.stringify(text)}: ${reason}`, line)
+        const shown = one.kind.isSecret ? "" : ` ${JSON.stringify(text)}`
+        this.problem(`${where}${shown}: ${reason}`, line)
         return []
       }
     })

@@ -30,7 +30,7 @@ export function createRebuildProgress(clock: Clock, log: Log): RebuildProgress {
   return {
     note(rebuilt) {
       const nowMs = clock.monotonicMs()
-      if (startedMs === undefined) startedMs = loggedMs = nowMs
+      if (startedMs === undefined || rebuilt.done === 0) startedMs = loggedMs = nowMs
       latest = rebuilt
       if (nowMs - loggedMs < logEveryMs) return
       loggedMs = nowMs

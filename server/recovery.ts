@@ -1,7 +1,7 @@
 // Bringing the index and the blob store together. The blob store is right; where the two differ, the
 // index is changed, and what the index says is missing from the disk is said to be lost, aloud.
 import { gridLength, headerHash, leafHash, type Random, toHex } from "../protocol/index.js"
-import type { Chains } from "./chains.js"
+import { type Chains, lockOfChain } from "./chains.js"
 import type { Deliveries } from "./deliveries.js"
 import { unlessMissing } from "./disk.js"
 import { eachAtMost, nextTurn } from "./gate.js"
@@ -12,6 +12,8 @@ import type { Publishing } from "./publishing.js"
 import type { BlobStore, Commit, PartPlace } from "./stores/blob-store.js"
 import type { InboxLogs } from "./stores/inbox-log.js"
 import { readOrAlarm } from "./stores/maced-record.js"
+import type { FolderLocks } from "./stores/folder-locks.js"
+import { IndexUnavailable } from "./stores/index-errors.js"
 import type { OpenUpload, RelayIndex, UploadClose } from "./stores/relay-index.js"
 
 export interface RecoveryNeeds {
@@ -19,6 +21,7 @@ export interface RecoveryNeeds {
   readonly blobs: BlobStore
   readonly logs: InboxLogs
   readonly chains: Chains
+  readonly locks: FolderLocks
   readonly publishing: Publishing
   readonly deliveries: Pick<Deliveries, "endIfDone">
   readonly log: Log
@@ -74,9 +77,11 @@ export async function rebuildIndex(
   await index.clear()
   await eachAtMost(inboxesAtOnce, await logs.list(), async (inbox) => {
     try {
-      await restoreInbox(needs, inbox, placed)
+      // Another relay may be in the middle of a change that began before the index was lost.
+      await needs.locks.run(lockOfChain(inbox), () => restoreInbox(needs, inbox, placed))
     } catch (error) {
       signal.throwIfAborted()
+      if (error instanceof IndexUnavailable) throw error
       // One inbox that cannot be read keeps no other one from being served.
       log("inbox_not_restored", failureFields(error), "alarm")
     }
@@ -151,6 +156,7 @@ export async function reconcile(needs: RecoveryNeeds): Promise<void> {
     try {
       await needs.chains.mend(inbox)
     } catch (error) {
+      if (error instanceof IndexUnavailable) throw error
       log("inbox_not_restored", failureFields(error), "alarm")
     }
     for (const id of await index.waiting(inbox)) {
@@ -207,6 +213,7 @@ async function finishStored(
     if (entries.includes(undefined) || accepting.has(id)) await publishing.publish(commit)
     await deliveries.endIfDone(id)
   } catch (error) {
+    if (error instanceof IndexUnavailable) throw error
     log("delivery_not_published", failureFields(error), "alarm")
   }
 }

@@ -2,7 +2,6 @@
 // two relays can live in one process, each with its own folder.
 import { setMaxListeners } from "node:events"
 import type { RequestListener } from "node:http"
-import type { IndexState } from "../protocol/index.js"
 import { createApp } from "./app.js"
 import { openCertificate } from "./certificate.js"
 import { createChains } from "./chains.js"
@@ -23,6 +22,7 @@ import { connectionsFor } from "./http/connections.js"
 import { createSources } from "./http/source.js"
 import { createHttpServer, type HttpServer } from "./http-server.js"
 import { createIdleInboxes } from "./idle-inboxes.js"
+import { keepIndex } from "./index-keeper.js"
 import { createLog, failureFields } from "./log.js"
 import { createLogins } from "./logins.js"
 import { nodeDisk } from "./node-disk.js"
@@ -35,21 +35,25 @@ import { createPublishing } from "./publishing.js"
 import { type Randomness, systemRandomness } from "./randomness.js"
 import { createRebuildProgress } from "./rebuild-progress.js"
 import { dropTorn, rebuildIndex, reconcile } from "./recovery.js"
+import { indexUnavailable } from "./relay-refusals.js"
 import { createReservations } from "./reservations.js"
 import { deliveryRoutes } from "./routes/deliveries.js"
 import { dropPageRoutes } from "./routes/drop-page.js"
 import { probeRoutes } from "./routes/probe.js"
-import { relayInfoRoutes } from "./routes/relay-info.js"
+import { rebuilding, relayInfoRoutes } from "./routes/relay-info.js"
 import { sessionRoutes } from "./routes/sessions.js"
 import { uploadRoutes } from "./routes/uploads.js"
 import { startSchedule } from "./schedule.js"
 import { openDataFolder } from "./stores/data-folder.js"
 import { DiskBlobStore } from "./stores/disk-blob-store.js"
 import { openEmbeddedIndex } from "./stores/embedded-index.js"
-import { type FolderIndex, openOwnIndex } from "./stores/folder-index.js"
+import { type FolderIndex, openOwnIndex, openSharedIndex } from "./stores/folder-index.js"
 import { bootId, DataFolderError } from "./stores/folder-lock.js"
+import { IndexRefused } from "./stores/index-errors.js"
+import type { openRedisIndex } from "./stores/redis-index.js"
 import { openInboxLogs } from "./stores/inbox-log.js"
 import { openLoginRecords } from "./stores/login-records.js"
+import { redisUrlWithoutLogin } from "./stores/redis-url.js"
 import { openRelayKeys } from "./stores/relay-keys.js"
 import { readRestoration } from "./stores/restoration.js"
 import { openServedDays } from "./stores/served-days.js"
@@ -84,6 +88,8 @@ export interface RelayPorts {
   readonly random?: Randomness
   /** Opens the index inside the relay's own process. */
   readonly openIndex?: typeof openEmbeddedIndex
+  /** Opens the one that is in a Redis. */
+  readonly openRedis?: typeof openRedisIndex
   /** Names this start of the machine, or "" where that cannot be known. */
   readonly bootId?: () => string
   /** One line of the log, with its end. */
@@ -107,7 +113,15 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
           clock,
           log,
         })
-  const folder = await openDataFolder({ disk, path: config.dataFolder, random })
+  const folder = await openDataFolder({
+    disk,
+    path: config.dataFolder,
+    random,
+    use:
+      config.redis === undefined
+        ? { kind: "alone" }
+        : { kind: "shared", index: redisUrlWithoutLogin(config.redis) },
+  })
   let folderIndex: FolderIndex | undefined
   try {
     const keys = await openRelayKeys({ disk, folder, random })
@@ -127,16 +141,32 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       log,
       nowMs: nowMs(),
     })
-    folderIndex = await openOwnIndex({
-      disk,
-      folder,
-      random,
-      now: nowMs,
-      openIndex: ports.openIndex ?? openEmbeddedIndex,
-      bootId: ports.bootId ?? bootId,
-    })
-    const { index, isCopy, kind: indexKind } = folderIndex
+    folderIndex = await openFolderIndex()
+    // Keys, and which index it is, are the same for all who share the folder.
+    await folder.opened()
+    const { index, kind: indexKind } = folderIndex
     const opened = folderIndex
+
+    function openFolderIndex(): Promise<FolderIndex> {
+      const { redis } = config
+      const shared = { disk, folder, random }
+      if (redis === undefined) {
+        return openOwnIndex({
+          ...shared,
+          now: nowMs,
+          openIndex: ports.openIndex ?? openEmbeddedIndex,
+          bootId: ports.bootId ?? bootId,
+        })
+      }
+      return openSharedIndex({
+        ...shared,
+        async openIndex(relay) {
+          const index = await (ports.openRedis ?? openRedis)({ place: redis, relay, now: nowMs })
+          if (!index.isPersistent) log("redis_keeps_no_file", {}, "warning")
+          return index
+        },
+      })
+    }
 
     const { locks } = folder
     const idle = createIdleInboxes({ index, logs, records, days, locks, log })
@@ -173,6 +203,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     const logins = createLogins({ ...stores, idle, config, random, nowMs, origins })
 
     const recoveryNeeds = {
+      locks,
       index,
       blobs,
       logs,
@@ -186,40 +217,44 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
     const stopping = new AbortController()
     // As many as there are requests that wait; Node would write a line about a leak to stderr.
     setMaxListeners(0, stopping.signal)
-    const isCurrent = await opened.isCurrent()
     const progress = createRebuildProgress(clock, log)
-    let isReady = false
-    let hasFailed = false
-    const indexState = (): IndexState => (isReady ? "ready" : hasFailed ? "failed" : "rebuilding")
-    const ready = (async () => {
-      if (isCurrent) {
-        await reconcile(recoveryNeeds)
-      } else {
-        if (isCopy) {
+    const keeper = keepIndex({
+      index: opened,
+      locks,
+      clock,
+      log,
+      stopping: stopping.signal,
+      async rebuild() {
+        if (opened.isCopy) {
           log("folder_was_copied", {}, "warning")
           await dropTorn(recoveryNeeds)
         }
-        await opened.renew(() =>
-          rebuildIndex(recoveryNeeds, { signal: stopping.signal, onProgress: progress.note }),
-        )
-      }
-      await opened.keepSpare()
-      isReady = true
-      // A backup says by this when it was made.
-      await unlessFull(saveClock())
-    })()
-    ready.catch((error: unknown) => {
-      if (stopping.signal.aborted) return
-      hasFailed = true
-      log("recovery_failed", failureFields(error), "alarm")
+        await rebuildIndex(recoveryNeeds, { signal: stopping.signal, onProgress: progress.note })
+        // Whatever others finished while this one read.
+        if (folder.isShared) await reconcile(recoveryNeeds)
+      },
+      reconcile: () => reconcile(recoveryNeeds),
     })
+    const isReady = (): boolean => keeper.state() === "ready"
+    // A backup says by this when it was made.
+    const ready = keeper.ready.then(() => unlessFull(saveClock()))
+    // Whoever waits for it hears of it; nobody has to.
+    ready.catch(() => undefined)
 
     const receiving = new PartBuffers(clock)
     const sending = new PartBuffers(clock)
     const sources = createSources({ trusted: config.trustedProxies, log, clock })
     const app = createApp({
       always: [
-        ...relayInfoRoutes({ config, keys, clock, blobs, origins, sources, indexState }),
+        ...relayInfoRoutes({
+          config,
+          keys,
+          clock,
+          blobs,
+          origins,
+          sources,
+          indexState: () => keeper.state(),
+        }),
         ...dropPageRoutes({ origins }),
         ...probeRoutes({ config, clock, blobs, stopping: stopping.signal }),
       ],
@@ -235,8 +270,10 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
           stopping: stopping.signal,
         }),
       ],
-      isReady: () => isReady,
-      retryAfterSeconds: progress.retryAfterSeconds,
+      isReady,
+      refusal: () =>
+        keeper.state() === "away" ? indexUnavailable() : rebuilding(progress.retryAfterSeconds()),
+      doubt: indexKind === "redis" ? () => keeper.look() : undefined,
       sources,
       counts,
       log,
@@ -259,8 +296,8 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       restoration,
       proxyProblem: () => counts.proxyProblem(),
       indexKind,
-      indexState,
-      rebuilt: () => (isReady ? undefined : progress.rebuilt()),
+      indexState: () => keeper.state(),
+      rebuilt: () => (isReady() ? undefined : progress.rebuilt()),
       url: () => (bound === undefined ? "" : urlOf(bound, config)),
       connections: () => server.connections(),
       lastSweepMs: () => lastSweepMs,
@@ -289,7 +326,13 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       return locks.run("clock", () => watch.save())
     }
 
+    async function reconcileNow(): Promise<void> {
+      if (isReady()) await reconcile(recoveryNeeds)
+    }
+
     async function sweepNow(): Promise<void> {
+      // What has been lost may hold what a sweep must know.
+      if (!isReady()) return
       if (watch.isSuspicious()) {
         log("sweep_paused", {}, "alarm")
         return
@@ -326,10 +369,10 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
         await operatorServer?.stop()
         await server.stop()
         await stopSchedule?.()
-        await ready.catch(() => undefined)
+        await keeper.ended()
         await chains.idle()
         await blobs.settle()
-        await opened.close(isReady)
+        await opened.close(isReady())
       } finally {
         await folder.release()
       }
@@ -364,7 +407,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
             {
               name: "reconcile",
               at: "17 * * * *",
-              run: () => ready.then(() => reconcile(recoveryNeeds)),
+              run: () => ready.then(reconcileNow),
             },
           ],
           (name, error) => log(`${name}_failed`, failureFields(error), "alarm"),
@@ -385,12 +428,25 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       ...(reload !== undefined && { reload }),
       // What is not in the index yet would look as if nobody waited for it.
       sweep: () => ready.then(sweepNow),
-      reconcile: () => ready.then(() => reconcile(recoveryNeeds)),
+      reconcile: () => ready.then(reconcileNow),
     }
   } catch (error) {
     await folderIndex?.close(false)
     await folder.release()
     throw error
+  }
+}
+
+async function openRedis(
+  options: Parameters<typeof openRedisIndex>[0],
+): ReturnType<typeof openRedisIndex> {
+  // Loaded where it is wanted only.
+  const { openRedisIndex } = await import("./stores/redis-index.js")
+  try {
+    return await openRedisIndex(options)
+  } catch (error) {
+    if (!(error instanceof IndexRefused)) throw error
+    throw new DataFolderError(`--redis: ${error.message}`, { cause: error })
   }
 }
 

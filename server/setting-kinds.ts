@@ -1,4 +1,5 @@
 // The kinds of values a setting may have: how each is written, what is taken, and back again.
+import { type RedisPlace, parseRedisUrl, redisUrlWithoutLogin } from "./stores/redis-url.js"
 import { GIB, hostOf, KIB, MIB } from "../protocol/index.js"
 
 export interface Kind<T> {
@@ -9,6 +10,8 @@ export interface Kind<T> {
   /** Throws an Error whose message says what is wanted. */
   parse(text: string): T
   encode(value: T): string
+  /** It may hold a password: a message does not repeat it. */
+  readonly isSecret?: true
 }
 
 export interface ListenAddress {
@@ -69,6 +72,23 @@ export const origin: Kind<string> = {
     return origin
   },
   encode: (value) => value,
+}
+
+/** A Redis, one or several servers. What is shown of it is without the password. */
+export const redisPlace: Kind<RedisPlace> = {
+  form: "URL",
+  bounds: "redis://HOST:PORT, and the forms that the section Redis has",
+  parse(text) {
+    try {
+      return parseRedisUrl(text)
+    } catch (error) {
+      throw new Error("not redis://HOST:PORT, nor another form that docs/operating.md has", {
+        cause: error,
+      })
+    }
+  },
+  encode: redisUrlWithoutLogin,
+  isSecret: true,
 }
 
 /** `form` where the values themselves would be too long for one column of help. */

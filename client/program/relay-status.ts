@@ -96,6 +96,7 @@ function statusLines(status: RelayStatus, nowMs: number): string[] {
 const indexMeanings: Readonly<Record<RelayStatus["index"]["state"], string>> = {
   ready: "ready",
   rebuilding: "being rebuilt: clients are asked to wait",
+  away: "cannot be reached: clients are asked to wait",
   failed: "could not be rebuilt: the log says why, and clients are turned away",
 }
 

@@ -4,7 +4,8 @@ import { headroomBytes, type RelayConfig } from "../config.js"
 import type { Clock } from "../clock.js"
 import type { ClockWatch } from "../clock-watch.js"
 import type { BlobStore } from "../stores/blob-store.js"
-import type { RelayIndex } from "../stores/relay-index.js"
+import { IndexUnavailable } from "../stores/index-errors.js"
+import type { RelayIndex, Tally } from "../stores/relay-index.js"
 import { version } from "../version.js"
 
 export interface StatusNeeds {
@@ -27,9 +28,16 @@ export interface StatusNeeds {
 export function createStatus(needs: StatusNeeds): () => Promise<RelayStatus> {
   const { config, clock, watch, blobs, index } = needs
   const startedMs = clock.monotonicMs()
+  let tally: Tally = { inboxes: 0, waiting: { bytes: 0, deliveries: 0 }, openUploads: 0 }
   return async () => {
     const { freeBytes, totalBytes } = await blobs.space()
-    const { inboxes, waiting, openUploads } = await index.tally()
+    try {
+      tally = await index.tally()
+    } catch (error) {
+      // As it was when the index could be asked last.
+      if (!(error instanceof IndexUnavailable)) throw error
+    }
+    const { inboxes, waiting, openUploads } = tally
     return {
       version,
       uptimeMs: Math.floor(clock.monotonicMs() - startedMs),

@@ -28,6 +28,7 @@ export interface RelayInfoNeeds {
 const healthy: Readonly<Record<IndexState, string>> = {
   ready: "ok\n",
   rebuilding: "ok, and rebuilding the index\n",
+  away: "ok, but the index cannot be reached\n",
   failed: "ok, but without an index\n",
 }
 

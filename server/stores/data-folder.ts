@@ -7,7 +7,7 @@
 //   clock            the latest wall time the relay has seen (clock-watch.ts)
 //   days             how many days the relay has been there (served-days.ts)
 //   index-state      which index belongs to this folder, and whether it outlived the last run
-//                    (folder-index.ts)
+//                    (folder-index.ts); shared-index for one that is not in the folder
 //   restored         that the folder is a backup that was put back (restoration.ts)
 //   keys/            the relay's secrets (relay-keys.ts)
 //   inboxes/<inbox>/ bundle, the log of the inbox's chain, and closed where its owner closed it

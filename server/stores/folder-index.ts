@@ -11,10 +11,15 @@ export interface FolderIndex {
   readonly index: RelayIndex
   /** The folder was copied since a relay last worked in it, perhaps under a relay at work. */
   readonly isCopy: boolean
-  /** Whether it was made from this folder and nothing that was written to it since is lost. */
-  isCurrent(): Promise<boolean>
-  /** Runs `rebuild`. An index is believed again only when that is done. */
+  /**
+   * What there is to mend: `lost` where it was not made from this folder, `behind` where some of what was
+   * written to it may be missing.
+   */
+  doubt(): Promise<"lost" | "behind" | undefined>
+  /** Runs `rebuild`. The index is believed again, by any process, only when that is done. */
   renew(rebuild: () => Promise<void>): Promise<void>
+  /** Runs `reconcile`. What is missing so far is there then. */
+  catchUp(reconcile: () => Promise<void>): Promise<void>
   /** Makes room for a time when there is none on the disk. */
   keepSpare(): Promise<void>
   /** `isWhole` when the next start may believe it. */
@@ -22,6 +27,7 @@ export interface FolderIndex {
 }
 
 const stateName = "index-state"
+const sharedStateName = "shared-index"
 
 /**
  * The index inside the relay's own process. It is written without syncs, so it is believed only when the
@@ -37,19 +43,28 @@ export async function openOwnIndex(input: {
 }): Promise<FolderIndex> {
   const { disk, folder, random, now, openIndex } = input
   const state = await openIndexState(disk, folder, input.bootId)
+  await forget(disk, folder, sharedStateName)
   const index = openIndex({ path: folder.index, now })
+  let hasCaughtUp = false
   return {
     kind: "embedded",
     index,
     isCopy: state.isCopy,
-    async isCurrent() {
-      return state.marker !== "" && (await index.marker()) === state.marker
+    async doubt() {
+      if (hasCaughtUp) return undefined
+      const isOurs = state.marker !== "" && (await index.marker()) === state.marker
+      return isOurs ? "behind" : "lost"
     },
     async renew(rebuild) {
       const marker = toHex(random(16))
       await state.open(marker)
       await rebuild()
       await index.setMarker(marker)
+      hasCaughtUp = true
+    },
+    async catchUp(reconcile) {
+      await reconcile()
+      hasCaughtUp = true
     },
     keepSpare: () => index.keepSpare(),
     async close(isWhole) {
@@ -57,6 +72,107 @@ export async function openOwnIndex(input: {
       if (isWhole) await state.closeCleanly()
     },
   }
+}
+
+/** What several processes open, each for itself. */
+export interface SharedIndex extends RelayIndex {
+  /** Names the servers it is on, and this run of each. */
+  servers(): Promise<string>
+}
+
+/**
+ * An index on servers of its own. It is believed while it has the marker that the folder has: nobody else
+ * writes that, and it goes with everything else. Servers that were started or replaced since this process
+ * looked last may lack what was written last, so what the folder has is gone over again.
+ */
+export async function openSharedIndex(input: {
+  readonly disk: Disk
+  readonly folder: DataFolder
+  readonly random: Random
+  /** The index of that name, which no other folder's has. */
+  readonly openIndex: (name: string) => Promise<SharedIndex>
+}): Promise<FolderIndex> {
+  const { disk, folder, random } = input
+  const { identity } = await disk.stat(join(folder.path, "version"))
+  const isOwnCopied = (await readIndexState(disk, folder))?.folder
+  const known = await readSharedState(disk, folder)
+  const isCopy = (known?.folder ?? isOwnCopied ?? identity) !== identity
+  let state: SharedState =
+    known === undefined || isCopy
+      ? { name: toHex(random(8)), marker: "", folder: identity, torn: isCopy }
+      : known
+  if (state !== known) await save(state)
+  await forget(disk, folder, stateName)
+  const index = await input.openIndex(state.name)
+  /** As they were when nothing was missing. */
+  let servers: string | undefined
+
+  async function save(next: SharedState): Promise<void> {
+    const path = join(folder.path, sharedStateName)
+    const fresh = `${path}.new`
+    await unlessMissing(disk.unlink(fresh), undefined)
+    await writeSyncedFile(disk, fresh, utf8(JSON.stringify(next)))
+    await disk.rename(fresh, path)
+    await disk.syncFolder(folder.path)
+    state = next
+  }
+
+  return {
+    kind: "redis",
+    index,
+    get isCopy() {
+      return state.torn
+    },
+    async doubt() {
+      const marker = await index.marker()
+      // Another process may have made it anew.
+      if (marker !== state.marker) state = (await readSharedState(disk, folder)) ?? state
+      if (marker !== state.marker || marker === "") return "lost"
+      return (await index.servers()) === servers ? undefined : "behind"
+    },
+    async renew(rebuild) {
+      const asked = await index.servers()
+      const marker = toHex(random(16))
+      await save({ ...state, marker })
+      await rebuild()
+      await save({ ...state, torn: false })
+      await index.setMarker(marker)
+      servers = asked
+    },
+    async catchUp(reconcile) {
+      const asked = await index.servers()
+      await reconcile()
+      servers = asked
+    },
+    keepSpare: () => Promise.resolve(),
+    close: () => index.close(),
+  }
+}
+
+interface SharedState {
+  readonly name: string
+  /** "" when there is no index to believe. */
+  readonly marker: string
+  /** The identity of the folder. */
+  readonly folder: string
+  /** What was copied in part is still to be dropped. */
+  readonly torn: boolean
+}
+
+async function readSharedState(disk: Disk, folder: DataFolder): Promise<SharedState | undefined> {
+  const bytes = await readSmallFile(disk, join(folder.path, sharedStateName), 1000)
+  const said = bytes && parseFields(bytes)
+  if (said === undefined) return undefined
+  const { name, marker, torn } = said
+  if (typeof name !== "string" || !/^[0-9a-f]{16}$/.test(name)) return undefined
+  if (typeof marker !== "string" || typeof said["folder"] !== "string") return undefined
+  if (typeof torn !== "boolean") return undefined
+  return { name, marker, folder: said["folder"], torn }
+}
+
+/** The other kind of index is not kept up from now on. */
+async function forget(disk: Disk, folder: DataFolder, name: string): Promise<void> {
+  await unlessMissing(disk.unlink(join(folder.path, name)), undefined)
 }
 
 interface IndexState {
@@ -109,8 +225,7 @@ async function openIndexState(
     }
   }
 
-  const bytes = await readSmallFile(disk, path, 1000)
-  const known = bytes === undefined ? undefined : parseIndexState(parseUtf8(bytes, stateName))
+  const known = await readIndexState(disk, folder)
   const here = await identities()
   const isCopy =
     known !== undefined &&
@@ -162,19 +277,23 @@ interface KnownIndexState {
   readonly folder: string
 }
 
-function parseIndexState(text: string): KnownIndexState | undefined {
+async function readIndexState(
+  disk: Disk,
+  folder: DataFolder,
+): Promise<KnownIndexState | undefined> {
+  const bytes = await readSmallFile(disk, join(folder.path, stateName), 1000)
+  const { marker, boot, clean, index, folder: identity } = (bytes && parseFields(bytes)) ?? {}
+  if (typeof marker !== "string" || typeof boot !== "string") return undefined
+  if (typeof clean !== "boolean" || typeof index !== "string") return undefined
+  return typeof identity === "string" ? { marker, boot, clean, index, folder: identity } : undefined
+}
+
+function parseFields(bytes: Uint8Array): Partial<Record<string, unknown>> | undefined {
   let value: unknown
   try {
-    value = JSON.parse(text)
+    value = JSON.parse(parseUtf8(bytes, stateName))
   } catch {
     return undefined
   }
-  if (typeof value !== "object" || value === null) return undefined
-  if (!("marker" in value) || typeof value.marker !== "string") return undefined
-  if (!("boot" in value) || typeof value.boot !== "string") return undefined
-  if (!("clean" in value) || typeof value.clean !== "boolean") return undefined
-  if (!("index" in value) || typeof value.index !== "string") return undefined
-  if (!("folder" in value) || typeof value.folder !== "string") return undefined
-  const { marker, boot, clean, index, folder } = value
-  return { marker, boot, clean, index, folder }
+  return typeof value === "object" && value !== null ? { ...value } : undefined
 }

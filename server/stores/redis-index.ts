@@ -27,6 +27,8 @@ export interface RedisIndexOptions {
 export interface RedisIndex extends RelayIndex {
   /** Redis writes what it knows to a file; without that, it knows nothing after a restart. */
   readonly isPersistent: boolean
+  /** Names the servers, and this run of each: another one may lack what was written last. */
+  servers(): Promise<string>
 }
 
 const oldestVersion = 7
@@ -70,6 +72,15 @@ export async function openRedisIndex(options: RedisIndexOptions): Promise<RedisI
         await command("unlink", keys.marker)
         await connection.eachMaster((node) => unlinkAll(node, `${keys.prefix}*`))
         news.missed()
+      },
+
+      async servers() {
+        const runs: string[] = []
+        await connection.eachMaster(async (node) => {
+          const reply = new Reply(await node("info", "server"))
+          runs.push(parsed("info", () => parseInfo(reply)).get("run_id") ?? "")
+        })
+        return runs.toSorted().join(" ")
       },
 
       tally: () => tally.read(),

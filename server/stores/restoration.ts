@@ -71,6 +71,7 @@ export async function declareRestored(
       { backup_ms: restoration.backupMs, restored_ms: restoration.restoredMs },
     )
     // First this: should it end here, the index is rebuilt once too often.
+    await unlessMissing(disk.unlink(join(folder.path, "shared-index")), undefined)
     await replaceFile(disk, folder, "index-state", utf8(copiedIndexState))
     await replaceFile(disk, folder, fileName, record)
     return restoration
