@@ -15,6 +15,9 @@ import { createRedisTally, type InboxCount, type RedisTally } from "./redis-tall
 import type { RedisParts } from "./redis-uploads.js"
 import type { Chain, ChainEntry, InboxIndex, RestoredEntry } from "./relay-index.js"
 
+/** So many entries take Redis a few milliseconds. */
+const waitingPage = 2000
+
 const chainFields = `"seq", "head", "visible", "visible_head", "floor", "floor_head"`
 
 const inboxLua = `
@@ -119,7 +122,7 @@ const open = script(
   `${inboxLua}
   local s = state()
   if s then return report("known", s) end
-  redis.call("DEL", unpack(KEYS, 1, 7))
+  redis.call("UNLINK", unpack(KEYS, 1, 7))
   redis.call("HSET", KEYS[1], "bundle", ARGV[2], "seq", "0", "head", ARGV[3], "visible", "0",
     "visible_head", ARGV[3], "floor", "0", "floor_head", ARGV[3], "used_bytes", "0", "used", "0",
     "held_bytes", "0", "held", "0", "listed", "0")
@@ -146,7 +149,7 @@ const renew = script(
 const remove = script(
   "frees",
   `${inboxLua}
-  redis.call("DEL", unpack(KEYS, 1, 7))
+  redis.call("UNLINK", unpack(KEYS, 1, 7))
   return nextVersion(ARGV[1])`,
 )
 
@@ -200,7 +203,7 @@ const restore = script(
   local given = givenFrom(5, int(floor))
   local s = { used_bytes = 0, used = 0 }
   s.held_bytes, s.held = heldBy(nil)
-  redis.call("DEL", unpack(KEYS, 1, 5))
+  redis.call("UNLINK", unpack(KEYS, 1, 5))
   redis.call("HSET", KEYS[1], "bundle", bundle, "seq", floor, "head", floorHead,
     "visible", floor, "visible_head", floorHead, "floor", floor, "floor_head", floorHead,
     "listed", floor)
@@ -349,17 +352,18 @@ const entriesAfter = script(
   return { digits(first), entries }`,
 )
 
+/** Ids of those that wait among the visible ones of a page, and where the next page begins. */
 const waiting = script(
   "reads",
   `${inboxLua}
   local s, ids = state(), {}
-  if not s then return "" end
-  for from = s.floor + 1, s.visible, 500 do
-    for _, entry in ipairs(entriesOf(from, math.min(s.visible, from + 499))) do
-      if isWaiting(entry) then ids[#ids + 1] = idOf(entry) end
-    end
+  if not s then return { "", "0" } end
+  local first = math.max(int(ARGV[1]), s.floor + 1)
+  local last = math.min(s.visible, first + ${waitingPage - 1})
+  for _, entry in ipairs(entriesOf(first, last)) do
+    if isWaiting(entry) then ids[#ids + 1] = idOf(entry) end
   end
-  return table.concat(ids)`,
+  return { table.concat(ids), last < s.visible and digits(last + 1) or "0" }`,
 )
 
 const listing = script(
@@ -644,14 +648,21 @@ export function redisInboxes(parts: RedisParts): RedisInboxes {
     },
 
     async waiting(inbox) {
-      const reply = await run(waiting, keys.inbox(inbox), [])
-      return parsed("entries", () => {
-        const bytes = reply.bytes()
-        const ids: DeliveryId[] = []
-        for (let at = 0; at < bytes.length; at += 16)
-          ids.push(deliveryIdOf(bytes.subarray(at, at + 16)))
-        return ids
-      })
+      const ids: DeliveryId[] = []
+      let from = 1
+      // Page by page, for others to have their turn in between: what waits can only be gone meanwhile.
+      while (from > 0) {
+        const reply = await run(waiting, keys.inbox(inbox), [from])
+        from = parsed("entries", () => {
+          const values = reply.fields(2)
+          const bytes = item(values, 0).bytes()
+          for (let at = 0; at < bytes.length; at += 16) {
+            ids.push(deliveryIdOf(bytes.subarray(at, at + 16)))
+          }
+          return item(values, 1).count()
+        })
+      }
+      return ids
     },
 
     async listing({ inbox, afterSeq, limit, envelopes }) {

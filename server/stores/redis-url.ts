@@ -90,33 +90,18 @@ export function parseRedisUrl(text: string): RedisPlace {
   return { kind: "server", ...who, node, tls, db: parseDb(db) }
 }
 
-/** The way back, with user and password. */
-export function encodeRedisUrl(place: RedisPlace): string {
-  const login =
-    place.password === undefined
-      ? ""
-      : `${encodeURIComponent(place.user ?? "")}:${encodeURIComponent(place.password)}@`
-  return encodeWith(place, login)
-}
-
-/** For a log: where it is, and not who asks. */
+/** For people and logs: where it is, and not who asks. */
 export function redisUrlWithoutLogin(place: RedisPlace): string {
-  return encodeWith(place, "")
-}
-
-function encodeWith(place: RedisPlace, login: string): string {
   if (place.kind === "socket") {
     const path = place.path.split("/").map(encodeURIComponent).join("/")
-    return `redis+unix://${login}${path}${place.db === 0 ? "" : `?db=${place.db}`}`
+    return `redis+unix://${path}${place.db === 0 ? "" : `?db=${place.db}`}`
   }
   const scheme = place.tls ? "rediss" : "redis"
-  if (place.kind === "server") {
-    return `${scheme}://${login}${encodeNode(place.node)}${place.db === 0 ? "" : `/${place.db}`}`
-  }
-  const nodes = place.nodes.map(encodeNode).join(",")
-  if (place.kind === "cluster") return `${scheme}+cluster://${login}${nodes}`
+  if (place.kind === "cluster")
+    return `${scheme}+cluster://${place.nodes.map(encodeNode).join(",")}`
   const db = place.db === 0 ? "" : `/${place.db}`
-  return `${scheme}+sentinel://${login}${nodes}/${place.name}${db}`
+  if (place.kind === "server") return `${scheme}://${encodeNode(place.node)}${db}`
+  return `${scheme}+sentinel://${place.nodes.map(encodeNode).join(",")}/${place.name}${db}`
 }
 
 function encodeNode({ host, port }: RedisNode): string {

@@ -18,6 +18,7 @@ import { manifestTargets } from "./targets/manifest.js"
 import { messageTargets } from "./targets/messages.js"
 import { ownerTargets } from "./targets/owner.js"
 import { recordTargets } from "./targets/records.js"
+import { redisTargets } from "./targets/redis.js"
 import { serverTargets } from "./targets/server.js"
 
 export async function createTargets(subject: Subject): Promise<Target[]> {
@@ -29,6 +30,7 @@ export async function createTargets(subject: Subject): Promise<Target[]> {
     ...recordTargets(subject, vectors),
     ...messageTargets(subject, vectors),
     ...serverTargets(subject, vectors),
+    ...redisTargets(subject),
     ...(await clientTargets(subject, vectors)),
     ...journalTargets(subject, vectors),
     ...(await ownerTargets(subject, vectors)),

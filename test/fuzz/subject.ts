@@ -46,6 +46,8 @@ import type * as Ids from "../../server/ids.js"
 import type * as DeliveryRecords from "../../server/stores/delivery-records.js"
 import type * as InboxLog from "../../server/stores/inbox-log.js"
 import type * as MacedRecord from "../../server/stores/maced-record.js"
+import type * as RedisRecords from "../../server/stores/redis-records.js"
+import type * as RedisUrl from "../../server/stores/redis-url.js"
 import type * as Uploads from "../../server/uploads.js"
 
 export interface Subject {
@@ -76,6 +78,8 @@ export interface Subject {
   readonly ids: typeof Ids
   readonly inboxLog: typeof InboxLog
   readonly macedRecord: typeof MacedRecord
+  readonly redisRecords: typeof RedisRecords
+  readonly redisUrl: typeof RedisUrl
   readonly uploads: typeof Uploads
   readonly backup: typeof Backup
   readonly chain: typeof Chain
@@ -121,6 +125,8 @@ const modules: Readonly<Record<keyof Subject, string>> = {
   ids: "server/ids",
   inboxLog: "server/stores/inbox-log",
   macedRecord: "server/stores/maced-record",
+  redisRecords: "server/stores/redis-records",
+  redisUrl: "server/stores/redis-url",
   uploads: "server/uploads",
   backup: "client/backup",
   chain: "client/chain",

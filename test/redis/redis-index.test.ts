@@ -3,6 +3,11 @@ import { Redis } from "ioredis"
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest"
 import { emptyChainHead, random, toHex } from "../../protocol/index.js"
 import { IndexUnavailable } from "../../server/stores/index-errors.js"
+import { connectRedis } from "../../server/stores/redis-connection.js"
+import { redisKeys } from "../../server/stores/redis-keys.js"
+import { scriptsOn } from "../../server/stores/redis-scripts.js"
+import { createRedisTally } from "../../server/stores/redis-tally.js"
+import { parseRedisUrl } from "../../server/stores/redis-url.js"
 import { DamagedRecord } from "../../server/stores/maced-record.js"
 import type { RedisIndex } from "../../server/stores/redis-index.js"
 import type { RelayIndex } from "../../server/stores/relay-index.js"
@@ -218,6 +223,45 @@ describe.runIf(hasRedis("the index on Redis"))("the index on Redis", () => {
     })
   })
 
+  it("counts a report that comes late not at all", async () => {
+    const connection = await connectRedis(parseRedisUrl(server.url))
+    const { command } = connection
+    const parts = { keys: redisKeys(relayName()), now: Date.now, command, run: scriptsOn(command) }
+    const tally = createRedisTally(parts)
+    const inbox = someInbox()
+    await tally.count(inbox, { version: 2, bytes: 200, deliveries: 2 })
+    await tally.count(inbox, { version: 1, bytes: 100, deliveries: 1 })
+    expect(await tally.read()).toMatchObject({ waiting: { bytes: 200, deliveries: 2 } })
+    await tally.drop(inbox, 4)
+    await tally.count(inbox, { version: 3, bytes: 300, deliveries: 3 })
+    expect(await tally.read()).toMatchObject({ inboxes: 0, waiting: { bytes: 0, deliveries: 0 } })
+    await connection.close()
+  })
+
+  it("tells all that waits in an inbox with very many places", async () => {
+    const index = await openOne()
+    const inbox = someInbox()
+    await index.openInbox(inbox, bytesOf("bundle"))
+    const ids: string[] = []
+    let last: { readonly seq: number; readonly head: Uint8Array } = {
+      seq: 0,
+      head: emptyChainHead(),
+    }
+    while (last.seq < 4100) {
+      const afterSeq = last.seq
+      const entries = Array.from({ length: 100 }, () => {
+        const entry = entryAfter(last)
+        last = entry
+        ids.push(entry.id)
+        return entry
+      })
+      expect(await index.assign({ inbox, afterSeq, entries })).toBe("assigned")
+    }
+    await index.reveal({ inbox, seq: last.seq })
+    await index.bury({ inbox, seqs: [{ seq: 2001, reason: "taken" }] })
+    expect(await index.waiting(inbox)).toEqual(ids.filter((_, at) => at !== 2000))
+  })
+
   it("says that a record is damaged which somebody else has written", async () => {
     const relay = relayName()
     const index = await openOne(relay)
@@ -289,6 +333,29 @@ describe.runIf(hasRedis("the index on Redis"))("the index on Redis", () => {
     await until(() => works(() => index.chain(inbox)))
     expect((await index.chain(inbox))?.seq).toBe(1)
   })
+
+  it("goes on when a node of a cluster comes back", async () => {
+    const { nodes, url } = await servers.cluster()
+    const index = await openOne(undefined, url)
+    const inboxes = Array.from({ length: 12 }, someInbox)
+    for (const inbox of inboxes) await index.openInbox(inbox, bytesOf("bundle"))
+    await nodes[1]?.kill()
+    const outcomes = await Promise.all(
+      inboxes.map((inbox) => index.chain(inbox).catch((error: unknown) => error)),
+    )
+    expect(outcomes.some((outcome) => outcome instanceof IndexUnavailable)).toBe(true)
+    await nodes[1]?.start()
+    await until(() => works(() => Promise.all(inboxes.map((inbox) => index.chain(inbox)))))
+    const [inbox = someInbox()] = inboxes
+    const woken = new Promise<void>((resolve) => {
+      index.watch(inbox, resolve)
+    })
+    await until(() => works(() => index.openInbox(inbox, bytesOf("bundle"))))
+    const entries = [entryAfter({ seq: 0, head: emptyChainHead() })]
+    expect(await index.assign({ inbox, afterSeq: 0, entries })).toBe("assigned")
+    await index.reveal({ inbox, seq: 1 })
+    await woken
+  }, 60_000)
 
   it("T25 without memory takes nothing in, goes on reading, and lets people fetch and discard", async () => {
     const own = await servers.server()
