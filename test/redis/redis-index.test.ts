@@ -456,7 +456,9 @@ describe.runIf(hasRedis("the index on Redis"))("the index on Redis", () => {
         const next = entryAfter(entry)
         await index.reserveShare({ inbox, id: next.id, ...share(100) })
         return {
-          step: (cut) => cut.assign({ inbox, afterSeq: 1, entries: [next] }),
+          step: async (cut) => {
+            expect(await cut.assign({ inbox, afterSeq: 1, entries: [next] })).toBe("assigned")
+          },
           check: async (direct) => {
             expect(await direct.chain(inbox)).toMatchObject({ seq: 2 })
             const listing = await direct.listing({ inbox, afterSeq: 0, limit: 9, envelopes: false })
