@@ -7,7 +7,7 @@ import https from "node:https"
 import { isIP, isIPv6 } from "node:net"
 import type net from "node:net"
 import tls from "node:tls"
-import { HttpsProxyAgent } from "https-proxy-agent"
+import { Agent, type AgentConnectOpts } from "agent-base"
 import { SocksProxyAgent } from "socks-proxy-agent"
 import { errorCode } from "./error-code.js"
 import { ProxyFailure } from "./proxies.js"
@@ -20,21 +20,21 @@ interface ProxyAgentOptions extends http.AgentOptions {
   readonly secure: boolean
 }
 
-type ConnectOptions = Parameters<SocksProxyAgent["connect"]>[1]
+type Connect = (request: http.ClientRequest, options: AgentConnectOpts) => Promise<net.Socket>
 
 export function proxyAgent(proxy: URL, { secure, ...options }: ProxyAgentOptions): http.Agent {
-  return proxy.protocol === "socks5h:"
-    ? new SocksAgent(proxy, secure, options)
-    : new TunnelAgent(proxy, secure, options)
+  const connect =
+    proxy.protocol === "socks5h:" ? connectBySocks(proxy, options) : connectByTunnel(proxy, secure)
+  return new ProxyAgent(connect, secure, options)
 }
 
-class SocksAgent extends SocksProxyAgent {
-  readonly #url: URL
+class ProxyAgent extends Agent {
+  readonly #connect: Connect
   readonly #secure: boolean
 
-  constructor(proxy: URL, secure: boolean, options: http.AgentOptions) {
-    super(proxy, options)
-    this.#url = proxy
+  constructor(connect: Connect, secure: boolean, options: http.AgentOptions) {
+    super(options)
+    this.#connect = connect
     this.#secure = secure
   }
 
@@ -43,79 +43,77 @@ class SocksAgent extends SocksProxyAgent {
     return this.#secure
   }
 
-  override async connect(request: http.ClientRequest, options: ConnectOptions) {
+  override connect(request: http.ClientRequest, options: AgentConnectOpts): Promise<net.Socket> {
+    return this.#connect(request, options)
+  }
+}
+
+function connectBySocks(proxy: URL, options: http.AgentOptions): Connect {
+  const socks = new SocksProxyAgent(proxy, options)
+  return async (request, asked) => {
     try {
-      return await super.connect(request, options)
+      return await socks.connect(request, asked)
     } catch (error) {
-      throw socksFailure(this.#url, error)
+      throw socksFailure(proxy, error)
     }
   }
 }
 
-class TunnelAgent extends HttpsProxyAgent<string> {
-  readonly #url: URL
-  readonly #secure: boolean
-
-  constructor(proxy: URL, secure: boolean, options: http.AgentOptions) {
-    super(proxy, options)
-    this.#url = proxy
-    this.#secure = secure
-  }
-
-  override isSecureEndpoint(): boolean {
-    return this.#secure
-  }
-
-  /**
-   * Asks by node:http: the package's own way reads an answer of any length into memory, and hands on what
-   * a proxy says instead of connecting as if the relay had said it.
-   */
-  override async connect(_request: http.ClientRequest, options: ConnectOptions) {
+/**
+ * Asks by node:http. The package there is for this reads an answer of any length into memory, and hands on
+ * what a proxy says instead of connecting as if the relay had said it.
+ */
+function connectByTunnel(proxy: URL, secure: boolean): Connect {
+  return async (_request, options) => {
     const { host = "", port } = options
-    const { status, socket } = await this.#ask(`${isIPv6(host) ? `[${host}]` : host}:${port}`)
+    const authority = `${isIPv6(host) ? `[${host}]` : host}:${port}`
+    const { status, socket } = await askForTunnel(proxy, authority)
     if (status !== 200) {
       socket.destroy()
-      throw refusedTunnel(this.#url, status)
+      throw refusedTunnel(proxy, status)
     }
-    if (!this.#secure) return socket
+    if (!secure) return socket
     // The path of the request, which tls would take for that of a Unix socket.
-    const { path: _, ...asked }: ConnectOptions & { path?: string | undefined } = options
+    const { path: _, ...asked }: AgentConnectOpts & { path?: string | undefined } = options
     return tls.connect({ ...asked, socket, ...(isIP(host) === 0 && { servername: host }) })
   }
+}
 
-  #ask(authority: string): Promise<{ status: number | undefined; socket: net.Socket }> {
-    const { protocol, hostname, port, username, password } = this.#url
-    const credentials = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`
-    const asking = (protocol === "https:" ? https : http).request({
-      agent: false,
-      hostname: hostname.replace(/^\[|\]$/g, ""),
-      port,
-      method: "CONNECT",
-      path: authority,
-      headers: {
-        host: authority,
-        ...(credentials !== ":" && {
-          "proxy-authorization": `Basic ${Buffer.from(credentials).toString("base64")}`,
-        }),
-      },
+function askForTunnel(
+  proxy: URL,
+  authority: string,
+): Promise<{ status: number | undefined; socket: net.Socket }> {
+  const { protocol, hostname, port, username, password } = proxy
+  const credentials = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`
+  const asking = (protocol === "https:" ? https : http).request({
+    agent: false,
+    hostname: hostname.replace(/^\[|\]$/g, ""),
+    port,
+    method: "CONNECT",
+    path: authority,
+    headers: {
+      host: authority,
+      ...(credentials !== ":" && {
+        "proxy-authorization": `Basic ${Buffer.from(credentials).toString("base64")}`,
+      }),
+    },
+  })
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => {
+      reject(new ProxyFailure(proxy, "does not answer", { retryable: true }))
+      asking.destroy()
+    }, connectTimeoutMs)
+    asking.once("connect", ({ statusCode }, socket: net.Socket, ahead) => {
+      clearTimeout(timer)
+      if (ahead.length > 0) socket.unshift(ahead)
+      resolve({ status: statusCode, socket })
     })
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        reject(new ProxyFailure(this.#url, "does not answer", { retryable: true }))
-        asking.destroy()
-      }, connectTimeoutMs)
-      asking.once("connect", ({ statusCode }, socket: net.Socket, ahead) => {
-        clearTimeout(timer)
-        if (ahead.length > 0) socket.unshift(ahead)
-        resolve({ status: statusCode, socket })
-      })
-      asking.on("error", (error) => {
-        clearTimeout(timer)
-        reject(tunnelFailure(this.#url, error))
-      })
-      asking.end()
+    asking.on("error", (error) => {
+      clearTimeout(timer)
+      reject(tunnelFailure(proxy, error))
     })
-  }
+    asking.end()
+  })
 }
 
 function refusedTunnel(proxy: URL, status: number | undefined): ProxyFailure {
