@@ -3,7 +3,15 @@
  * in place, and only then delete the relay's copy. Run again after any interruption it goes on where it
  * stopped. Nothing that was not verified is ever under a name of the delivery (docs/protocol.md §7).
  */
-import { closeSync, ftruncateSync, lstatSync, mkdirSync, realpathSync, type Stats } from "node:fs"
+import {
+  closeSync,
+  ftruncateSync,
+  lstatSync,
+  mkdirSync,
+  realpathSync,
+  type Stats,
+  statfsSync,
+} from "node:fs"
 import {
   chmod,
   lstat,
@@ -43,6 +51,7 @@ import {
 } from "./delivery.js"
 import { chooseEntries, choiceHash, choiceName } from "./entry-choice.js"
 import {
+  CannotMakeFolder,
   DestinationExists,
   DestinationNotFolder,
   DiskFull,
@@ -242,22 +251,50 @@ function checkFolders(
   )
 }
 
+interface Shortage {
+  readonly needed: number
+  readonly free: number
+}
+
 function diskFull(
   into: string,
-  sizes: { neededBytes?: number; freeBytes?: number; cause?: unknown; isKept?: boolean },
+  facts: { bytes?: Shortage; inodes?: Shortage; cause?: unknown; isKept?: boolean },
 ): DiskFull {
-  const kept = sizes.isKept === true ? "What was fetched is kept, and the" : "The"
-  const { neededBytes, freeBytes } = sizes
-  const figures =
-    neededBytes === undefined || freeBytes === undefined
-      ? ""
-      : `: ${Math.ceil(neededBytes / MIB)} MiB are needed and ${Math.floor(freeBytes / MIB)} are free`
+  const { bytes, cause } = facts
+  const kept = facts.isKept === true ? "What was fetched is kept, and the" : "The"
   return new DiskFull(
     "here",
-    `the disk that holds ${into} has no room${figures}; make room, or receive into another folder. ` +
+    `the disk that holds ${into} has no room${lackOf(into, facts)}, or receive into another folder. ` +
       `${kept} delivery still waits at the relay`,
-    sizes,
+    { cause, ...(bytes && { neededBytes: bytes.needed, freeBytes: bytes.free }) },
   )
+}
+
+function lackOf(into: string, { bytes, inodes }: { bytes?: Shortage; inodes?: Shortage }): string {
+  if (bytes !== undefined) {
+    const [needed, free] = [Math.ceil(bytes.needed / MIB), Math.floor(bytes.free / MIB)]
+    return `: ${needed} MiB are needed and ${free} are free; make room`
+  }
+  if (inodes !== undefined) {
+    return ` for so many files, whatever their size: ${inodes.needed} are needed, folders included, and ${inodes.free} are left ('df -i' shows it); remove some`
+  }
+  return hasNoInodes(into)
+    ? " for another file, whatever its size ('df -i' shows it); remove some"
+    : "; make room"
+}
+
+/** More than a receiving has for itself: those of its lock and its trials are free again when this is asked. */
+const fewInodes = 16
+
+/** Without one left, a disk says of the next file only that there is no space. */
+function hasNoInodes(into: string): boolean {
+  try {
+    const { files, ffree } = statfsSync(into)
+    return files > 0 && ffree < fewInodes
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return hasNoInodes(path.dirname(into))
+    throw error
+  }
 }
 
 /** How private folders are named, and nothing that a delivery puts beside them. */
@@ -295,7 +332,10 @@ class Place {
       await mkdir(this.folder, { mode: 0o700 })
       return
     } catch (error) {
-      if (errorCode(error) !== "EEXIST") throw error
+      const code = errorCode(error) ?? ""
+      // The folder above was there just now. Both are what mkdir says where the system makes no folders.
+      if (code === "ENOENT" || code === "EPERM") throw new CannotMakeFolder(this.folder, this.into)
+      if (code !== "EEXIST") throw error
     }
     const stats = await lstat(this.folder)
     // A link of this name would lead everything elsewhere.
@@ -1012,16 +1052,29 @@ class Receiving {
     return { chunks, padding }
   }
 
+  /** A block for each file and folder on top: small files take more than they hold. */
   async #checkRoom(bytesToGo: number): Promise<void> {
-    const { bavail, bsize } = await statfs(this.#place.into)
-    const freeBytes = bavail * bsize
-    // A block for each file and folder on top: small files take more than they hold.
-    const files = this.#manifest.entries.filter(
-      ({ type }, index) => type === "file" && this.#isAskedFor(index),
-    )
-    const neededBytes = bytesToGo + (files.length + this.#folderCount) * 4 * KIB
-    if (freeBytes >= neededBytes) return
-    throw diskFull(this.#place.into, { neededBytes, freeBytes, isKept: this.#resumed })
+    const { bavail, bsize, files, ffree } = await statfs(this.#place.into)
+    const isKept = this.#resumed
+    const toMake = this.#countToMake()
+    const bytes = { needed: bytesToGo + toMake * 4 * KIB, free: bavail * bsize }
+    if (bytes.free < bytes.needed) throw diskFull(this.#place.into, { bytes, isKept })
+    // A file system that makes inodes as it needs them counts none.
+    const inodes = { needed: toMake, free: ffree }
+    if (files > 0 && inodes.free < inodes.needed) {
+      throw diskFull(this.#place.into, { inodes, isKept })
+    }
+  }
+
+  /** Files, and folders where none are there yet. */
+  #countToMake(): number {
+    let count = this.#resumed ? 0 : this.#folderCount
+    for (const [index, { type }] of this.#manifest.entries.entries()) {
+      if (type !== "file" || !this.#isAskedFor(index)) continue
+      const isThere = this.#resumed && (this.#chunksLeft[index] === 0 || this.#created.has(index))
+      if (!isThere && !this.#failed.has(index)) count++
+    }
+    return count
   }
 
   // ---- syncing

@@ -193,3 +193,8 @@ function readKeyFile(file: string): Uint8Array | undefined {
       ),
   })
 }
+
+/** Said where an identity comes beside one that is there. */
+export function othersMean(meant: string, name: string): string {
+  return `Commands without -i go on meaning '${meant}'; use -i ${name} for this one.`
+}

@@ -39,6 +39,7 @@ import {
   identityStage,
   keyFilePath,
   loadKeyFile,
+  othersMean,
   rememberHome,
   replaceKeyFile,
   saveKeyFile,
@@ -210,6 +211,8 @@ async function importIdentity(request: Of<"import">, context: Context): Promise<
       output.warn(`the key is in place, but ${relay} could not be asked for its inbox: ${message}`)
     }
   }
+  const meant = config.identity ?? name
+  if (meant !== name) output.say(othersMean(meant, name))
   const address = addressOf({ bundle, relay })
   output.result(address)
   output.event("identity", { name, address, relay: relay ?? null, sealed: true })

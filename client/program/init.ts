@@ -14,6 +14,7 @@ import {
   identityStage,
   keyFilePath,
   loadKeyFile,
+  othersMean,
   rememberHome,
   saveKeyFile,
   unlock,
@@ -77,9 +78,7 @@ export async function init(request: InitRequest, context: Context): Promise<void
         ? "A lost passphrase cannot be recovered, by anyone."
         : "It has no passphrase: whoever reads that file can open everything.",
       `A sealed backup is made by:\n  knothole identity export${which} /a/safe/place/knothole-backup`,
-      ...(name === meant
-        ? []
-        : [`Commands without -i go on meaning '${meant}'; use -i ${name} for this one.`]),
+      ...(name === meant ? [] : [othersMean(meant, name)]),
       "",
     ].join("\n"),
   )

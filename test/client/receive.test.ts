@@ -1,20 +1,25 @@
+import { spawnSync } from "node:child_process"
 import {
   existsSync,
   mkdirSync,
+  mkdtempSync,
   promises,
   readdirSync,
   readFileSync,
   readlinkSync,
   rmSync,
+  statfsSync,
   statSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs"
 import { open } from "node:fs/promises"
 import { syncBuiltinESMExports } from "node:module"
+import { tmpdir } from "node:os"
 import path from "node:path"
-import { describe, expect, onTestFinished, test, vi } from "vitest"
+import { afterAll, describe, expect, onTestFinished, test, vi } from "vitest"
 import {
+  CannotMakeFolder,
   DestinationExists,
   DestinationNotFolder,
   Locked,
@@ -431,6 +436,69 @@ describe("a destination", () => {
     await expect(made.receive()).rejects.toThrow("has no room")
     statfs.mockResolvedValue(blocks(7))
     await expect(made.receive()).resolves.toMatchObject({ files: 2 })
+  })
+
+  test("is asked for an inode for each file and folder, and told apart from a full one", async () => {
+    const made = await make({ "a/b/c/d/none": new Uint8Array(0), "a/b/e/none": new Uint8Array(0) })
+    const disk = await promises.statfs(made.setting.folder)
+    const left = (ffree: number) => Object.assign(disk, { files: 1000, ffree })
+    const statfs = vi.spyOn(promises, "statfs").mockResolvedValue(left(6))
+    syncBuiltinESMExports()
+    onTestFinished(() => {
+      statfs.mockRestore()
+      syncBuiltinESMExports()
+    })
+    await expect(made.receive()).rejects.toThrow(
+      "no room for so many files, whatever their size: 7 are needed, folders included, and 6 are left",
+    )
+    statfs.mockResolvedValue(left(7))
+    await expect(made.receive()).resolves.toMatchObject({ files: 2 })
+  })
+
+  test("that counts no inodes is not asked for any", async () => {
+    const made = await make()
+    const disk = Object.assign(await promises.statfs(made.setting.folder), { files: 0, ffree: 0 })
+    const statfs = vi.spyOn(promises, "statfs").mockResolvedValue(disk)
+    syncBuiltinESMExports()
+    onTestFinished(() => {
+      statfs.mockRestore()
+      syncBuiltinESMExports()
+    })
+    await expect(made.receive()).resolves.toMatchObject({ failed: [] })
+  })
+
+  const few = mkdtempSync(path.join(tmpdir(), "knothole-few-"))
+  const isMounted =
+    spawnSync("mount", ["-t", "tmpfs", "-o", "size=64m,nr_inodes=12", "tmpfs", few]).status === 0
+  if (!isMounted) console.warn("left out: a disk without inodes, as no tmpfs can be mounted here")
+  afterAll(() => {
+    if (isMounted) spawnSync("umount", [few])
+    rmSync(few, { recursive: true })
+  })
+
+  test.runIf(isMounted)("that ran out of inodes meanwhile says so, and goes on later", async () => {
+    const made = await make({ a: patternBytes(MIB, 1), b: patternBytes(MIB, 2) })
+    const others: string[] = []
+    const receive = (onProgress?: (event: ProgressEvent) => void) =>
+      made.receive({ into: path.join(few, "into"), ...(onProgress && { onProgress }) })
+    const running = receive((event) => {
+      if (event.kind !== "phase" || event.phase !== "fetching") return
+      for (let i = 0; statfsSync(few).ffree > 0; i++) {
+        others.push(path.join(few, `other ${i}`))
+        writeFileSync(path.join(few, `other ${i}`), "")
+      }
+    })
+    await expect(running).rejects.toThrow("no room for another file, whatever its size")
+    for (const other of others) rmSync(other)
+    expect(await receive()).toMatchObject({ resumed: true, files: 2 })
+  })
+
+  test.runIf(existsSync("/proc/self"))("that takes no folders says so", async () => {
+    const { receive, setting } = await make()
+    const receiving = receive({ into: "/proc" })
+    await expect(receiving).rejects.toThrow(CannotMakeFolder)
+    await expect(receiving).rejects.toThrow("cannot make a folder in /proc: the system takes none")
+    expect(setting.relay.asked.filter(isBody)).toEqual([])
   })
 
   test("that cannot be made says so at once", async () => {

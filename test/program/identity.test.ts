@@ -79,6 +79,20 @@ describe("a backup", () => {
     await fails(1, "here already", "new", "identity", "import", backup)
   })
 
+  it("that comes beside another identity says which of them is meant from then on", async () => {
+    await newInbox("second", "--passphrase-file", passphrase)
+    const backup = inFolder("second-backup")
+    await run("second", "identity", "export", backup, "--passphrase-file", passphrase)
+    await newInbox("has-one")
+    const args = ["identity", "import", backup, "--name", "work", "--passphrase-file", passphrase]
+    const { stderr } = await run("has-one", ...args)
+    expect(stderr).toContain(
+      "Commands without -i go on meaning 'default'; use -i work for this one.",
+    )
+    const alone = await run("has-none", ...args)
+    expect(alone.stderr).not.toContain("go on meaning")
+  })
+
   it("of a key without a passphrase is sealed all the same", async () => {
     const address = await newInbox("plain")
     const backup = inFolder("sealed-backup")
