@@ -190,8 +190,13 @@ function extraHeaders(refusal: RelayRefusal): Record<string, string> {
 function lingerOverBody(req: IncomingMessage, clock: Clock): void {
   if (req.complete) return
   const { socket } = req
+  const stop = (): void => {
+    cancel()
+    socket.off("close", stop)
+  }
   const cancel = clock.after(lingerMs, () => socket.destroy())
-  req.once("end", cancel)
-  req.once("close", cancel)
+  req.once("end", stop)
+  // An answered request does not hear that its connection is gone.
+  socket.once("close", stop)
   req.resume()
 }

@@ -100,6 +100,8 @@ export function receiveBody(
 ): Promise<void> {
   const { clock, lengthBytes } = options
   if (lengthBytes === 0) return Promise.resolve()
+  // Whoever left before this would not be heard leaving.
+  if (req.destroyed) return Promise.reject(new ClientGone())
   return new Promise((resolve, reject) => {
     let received = 0
     let receivedBefore = 0
