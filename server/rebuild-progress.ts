@@ -17,8 +17,8 @@ export interface RebuildProgress {
 }
 
 const logEveryMs = 5_000
-/** What clients are told before there is a pace. */
-const firstGuessSeconds = 2
+/** What clients are told before there is a pace, and at least: they give up after some times of asking. */
+const leastSeconds = 2
 /** The pace may be another later, and a client is to notice soon that the relay is there again. */
 const mostSeconds = 60
 
@@ -41,11 +41,13 @@ export function createRebuildProgress(clock: Clock, log: Log): RebuildProgress {
 
     retryAfterSeconds() {
       if (latest === undefined || startedMs === undefined || latest.done === 0) {
-        return firstGuessSeconds
+        return leastSeconds
       }
       const { done, total } = latest
-      const leftMs = ((clock.monotonicMs() - startedMs) / done) * (total - done)
-      return Math.min(Math.max(Math.ceil(leftMs / 1000), 1), mostSeconds)
+      const tookMs = clock.monotonicMs() - startedMs
+      // A tenth for the uploads, which come after the deliveries.
+      const leftMs = (tookMs / done) * (total - done) + tookMs / 10
+      return Math.min(Math.max(Math.ceil(leftMs / 1000), leastSeconds), mostSeconds)
     },
   }
 }

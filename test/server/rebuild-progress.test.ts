@@ -14,9 +14,11 @@ describe("the progress of a rebuild", () => {
     expect(progress.retryAfterSeconds()).toBe(60)
     clock.advance(9000)
     progress.note({ done: 70_000, total: 100_000 })
-    expect(progress.retryAfterSeconds()).toBe(5)
+    expect(progress.retryAfterSeconds()).toBe(6)
     progress.note({ done: 100_000, total: 100_000 })
-    expect(progress.retryAfterSeconds()).toBe(1)
+    expect(progress.retryAfterSeconds()).toBe(2)
+    clock.advance(50_000)
+    expect(progress.retryAfterSeconds()).toBe(6)
     expect(progress.rebuilt()).toEqual({ done: 100_000, total: 100_000 })
   })
 
