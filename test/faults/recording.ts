@@ -4,7 +4,7 @@ import type { Identity } from "../../protocol/index.js"
 import { Draws } from "../fuzz/random.js"
 import { personAt } from "../server/people.js"
 import { type Ledger, newLedger } from "./ledger.js"
-import { runLoad } from "./load.js"
+import { newSending, Party, runLoad } from "./load.js"
 import type { DiskState } from "./memory-disk.js"
 import { type IndexImage, Subject } from "./subject.js"
 
@@ -29,10 +29,44 @@ export interface LoadSize {
   readonly actions: number
 }
 
-const startMs = 1_790_000_000_000
+export const startMs = 1_790_000_000_000
 
-export async function record(scratch: string, seed: string, size: LoadSize): Promise<Recording> {
-  const draws = new Draws(seed, "load")
+/** A first start, a load, a stop in peace, another start and another load. */
+export function record(scratch: string, seed: string, size: LoadSize): Promise<Recording> {
+  return recordLife(scratch, seed, async (life) => {
+    await runLoad({ ...life, ...size })
+    await life.subject.stop()
+    await life.subject.start()
+    await runLoad({ ...life, ...size })
+  })
+}
+
+/** A first start, an inbox, and one small delivery to it. */
+export function recordDelivery(scratch: string, seed: string): Promise<Recording> {
+  return recordLife(scratch, seed, async ({ subject, ledger, draws }) => {
+    const party = new Party(subject, ledger)
+    const [owner] = ledger.owners
+    if (owner === undefined) throw new RangeError("an owner")
+    await party.register(owner)
+    const sending = newSending(party, draws, [owner.identity], 700)
+    ledger.sendings.push(sending)
+    await party.start(sending)
+    await party.parts(sending)
+    await party.finish(sending)
+  })
+}
+
+interface Life {
+  readonly subject: Subject
+  readonly ledger: Ledger
+  readonly draws: Draws
+}
+
+async function recordLife(
+  scratch: string,
+  seed: string,
+  live: (life: Life) => Promise<void>,
+): Promise<Recording> {
   const ledger = newLedger(await owners())
   const moments: Moment[] = []
   const subject = new Subject({
@@ -45,10 +79,7 @@ export async function record(scratch: string, seed: string, size: LoadSize): Pro
   })
   try {
     await subject.start()
-    await runLoad({ subject, ledger, draws, ...size })
-    await subject.stop()
-    await subject.start()
-    await runLoad({ subject, ledger, draws, ...size })
+    await live({ subject, ledger, draws: new Draws(seed, "load") })
     const alarms = subject.alarms()
     ledger.surprises.push(...alarms.map((event) => `the log has the alarm ${event}`))
   } finally {
@@ -57,6 +88,6 @@ export async function record(scratch: string, seed: string, size: LoadSize): Pro
   return { seed, ledger, moments }
 }
 
-function owners(): Promise<readonly Identity[]> {
+export function owners(): Promise<readonly Identity[]> {
   return Promise.all([0, 1, 2].map((at) => personAt(at)))
 }

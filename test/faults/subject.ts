@@ -115,9 +115,21 @@ export class Subject {
     this.#wire = new Wire(this.#relay.app, () => this.changes)
   }
 
-  /** The index's file as the kernel has it since the last step. */
+  /** The index's file as the kernel has it now. */
+  readIndex(): IndexImage | undefined {
+    this.#lookAtIndex()
+    return this.#index
+  }
+
+  /** The same, since the last step. */
   get index(): IndexImage | undefined {
     return this.#index
+  }
+
+  /** Another process on what is there, after one that could not start. */
+  async restart(): Promise<void> {
+    await this.#relay?.stop().catch(() => undefined)
+    await this.start()
   }
 
   /** The process is gone; nothing that it was about to do happens any more. */

@@ -4,7 +4,7 @@ import { fromHex, type Identity, identityFromKeys } from "../../protocol/index.j
 import type { PersonVector } from "../protocol/vector-file.js"
 
 const vectors: { readonly people: Record<string, PersonVector> } = JSON.parse(
-  readFileSync(new URL("../vectors/format-vectors.json", import.meta.url), "utf8"),
+  readFileSync("test/vectors/format-vectors.json", "utf8"),
 )
 
 /** The names in the vectors, in order. */
