@@ -93,6 +93,7 @@ export class Load {
   readonly #checking: Draws
   readonly #rsaPkcs8: Uint8Array
   readonly #onPhase: (phase: Phase) => void
+  readonly #hasOwnIndex: boolean
   /** Asked for, without an answer. */
   #registering: Identity | undefined
   readonly #endedSessions: { readonly token: Uint8Array; readonly owner: Identity }[] = []
@@ -103,10 +104,13 @@ export class Load {
     readonly draws: (name: string) => Draws
     readonly rsaPkcs8: Uint8Array
     readonly onPhase: (phase: Phase) => void
+    /** The relay's index is in itself. */
+    readonly hasOwnIndex: boolean
   }) {
     const { draws } = needs
     this.#rsaPkcs8 = needs.rsaPkcs8
     this.#onPhase = needs.onPhase
+    this.#hasOwnIndex = needs.hasOwnIndex
     this.#senders = Array.from({ length: senders }, (_, at) => ({
       draws: draws(`sender ${at}`),
       current: undefined,
@@ -142,7 +146,7 @@ export class Load {
           try {
             await step(caller)
           } catch (error) {
-            if (isRefusal(error, "busy")) await this.#waitForOthers()
+            if (this.#isPassing(error)) await this.#waitForOthers()
             else if (!over.aborted && callers().includes(caller)) throw error
             else if (!isCutOff(error)) throw error
           }
@@ -152,9 +156,17 @@ export class Load {
     for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason
   }
 
-  /** Another process is at work on the same upload, or was when it was killed. */
+  /**
+   * Another process is at work on the same upload, or was when it was killed; or the index, which is not
+   * the relay's own, is being found again.
+   */
+  #isPassing(error: unknown): boolean {
+    if (isRefusal(error, "busy")) return true
+    return this.#hasOwnIndex ? false : isRefusal(error, "index_unavailable", "rebuilding")
+  }
+
   async #waitForOthers(): Promise<void> {
-    this.#count("told that another is at work")
+    this.#count("told to come again")
     await new Promise((resolve) => setTimeout(resolve, busyPauseMs))
   }
 

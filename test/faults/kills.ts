@@ -89,7 +89,8 @@ export async function runKills(options: KillsOptions): Promise<KillsResult> {
   return {
     kills,
     counts: world.counts(),
-    violation: problem === undefined ? undefined : { step: `after kill ${kills}`, problem },
+    violation:
+      problem === undefined ? undefined : { step: `after kill ${kills}, ${world.stage}`, problem },
   }
 }
 
@@ -103,7 +104,7 @@ class World {
   readonly #load: Load
   readonly #struck: Record<string, number> = {}
   #strike: Strike | undefined
-  #stage: Stage = "starting"
+  stage: Stage = "starting"
   #isRedisUp = true
   #redisGone: Promise<void> = Promise.resolve()
   #callers: readonly { readonly relay: RelayProcess; readonly caller: Caller }[] = []
@@ -129,6 +130,7 @@ class World {
       draws: (name) => new Draws("kills", options.seed, name),
       rsaPkcs8,
       onPhase: (phase) => this.#onPhase(phase),
+      hasOwnIndex: redis === undefined,
     })
   }
 
@@ -183,7 +185,7 @@ class World {
 
   /** From the moment all is started that the last strike left dead, until the load was ended. */
   async #round(work: () => Promise<void>): Promise<void> {
-    this.#stage = "starting"
+    this.stage = "starting"
     this.#over = new AbortController()
     setMaxListeners(0, this.#over.signal)
     const strike = this.#strike
@@ -193,12 +195,12 @@ class World {
       for (const { running } of this.#relays) running?.child.kill("SIGKILL")
     }, hangMs)
     try {
-      if (strike?.when === "any time") this.#killAfter(strike.afterMs, () => `while ${this.#stage}`)
+      if (strike?.when === "any time") this.#killAfter(strike.afterMs, () => `while ${this.stage}`)
       await this.#startAll()
       await this.#meetAll()
       await work()
     } catch (error) {
-      if (isHung) broken(`nothing moved for ${hangMs / 1000} s while ${this.#stage}`)
+      if (isHung) broken(`nothing moved for ${hangMs / 1000} s while ${this.stage}`)
       if (!this.#over.signal.aborted || !isCutOff(error)) throw error
     } finally {
       clearTimeout(watchdog)
@@ -241,22 +243,31 @@ class World {
   }
 
   async #meetAll(): Promise<void> {
-    this.#stage = "recovering"
+    this.stage = "recovering"
     this.#callers = await Promise.all(
       this.#relays.map(async (relay) => ({
         relay,
         caller: await Caller.meet(`http://127.0.0.1:${relay.port}`),
       })),
     )
-    for (const { caller } of this.#callers) await untilReady(caller)
-    this.#stage = "being checked"
     const { caller } = this.#draws.pick(this.#callers)
-    await this.#load.check(caller, this.#strike === undefined)
+    for (;;) {
+      for (const one of this.#callers) await untilReady(one.caller)
+      this.stage = "being checked"
+      try {
+        await this.#load.check(caller, this.#strike === undefined)
+        return
+      } catch (error) {
+        // A Redis that has just come back may be found to be away once more.
+        const isAway = isRefusal(error, "index_unavailable", "rebuilding")
+        if (this.#redis === undefined || !isAway) throw error
+      }
+    }
   }
 
   async #carryLoad(): Promise<void> {
     const strike = this.#strike
-    this.#stage = "under load"
+    this.stage = "under load"
     const afterMs = strike?.when === "under load" ? strike.afterMs : longestLoadMs
     this.#killAfter(afterMs, () => "under load")
     const callers = (): Caller[] =>
@@ -275,7 +286,7 @@ class World {
 
   #onPhase(phase: Phase): void {
     const strike = this.#strike
-    if (this.#stage !== "under load" || strike?.when !== "a request" || strike.phase !== phase)
+    if (this.stage !== "under load" || strike?.when !== "a request" || strike.phase !== phase)
       return
     strike.skip -= 1
     if (strike.skip < 0) this.#killAfter(strike.afterMs, () => `after "${phase}" was asked for`)
@@ -292,7 +303,7 @@ class World {
     const { victim } = strike
     const relay = this.#relays[strike.at]
     const goesOnAlone =
-      victim === "a relay" && this.#relays.length > 1 && this.#stage === "under load"
+      victim === "a relay" && this.#relays.length > 1 && this.stage === "under load"
     if (!goesOnAlone) this.#over.abort()
     if (victim !== "redis" && relay?.running !== undefined) {
       relay.isUp = false
@@ -332,9 +343,10 @@ class World {
 async function untilReady(caller: Caller): Promise<void> {
   for (;;) {
     try {
-      await caller.status(toHex(random(16)), random(32))
+      // What only the index can say.
+      await caller.state({ id: toHex(random(16)), token: random(32) })
     } catch (error) {
-      if (isRefusal(error, "not_found")) return
+      if (isRefusal(error, "unauthorized")) return
       if (!isRefusal(error, "rebuilding", "index_unavailable")) throw error
     }
     await new Promise((resolve) => setTimeout(resolve, 10))
