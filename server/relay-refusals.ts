@@ -11,10 +11,7 @@ export function busy(): RelayRefusal {
 
 /** The index is gone, full or failing over: the same request is good again when it is back. */
 export function indexUnavailable(): RelayRefusal {
-  return new RelayRefusal("busy", {
-    detail: "the relay's index is unavailable",
-    retryAfterSeconds: 5,
-  })
+  return new RelayRefusal("index_unavailable", { retryAfterSeconds: 5 })
 }
 
 export function tooLarge(limit: number): RelayRefusal {

@@ -149,6 +149,19 @@ describe.runIf(hasRedis(what))(what, () => {
     expect(parseUploadState(again).reservedBytes).toBe(600_001)
   })
 
+  it("say that their index cannot be reached while it cannot, and go on when it is back", async () => {
+    const upload = await one.start([alice], 100_000)
+    await redis.kill()
+    const path = `/v1/uploads/${upload.id}`
+    for (const client of [one, two]) {
+      const { status, body, headers } = await client.get(path, encodeBearer(upload.token))
+      expect([status, body.code]).toEqual([503, "index_unavailable"])
+      expect(Number(headers["retry-after"])).toBeGreaterThan(0)
+    }
+    await redis.start()
+    await until200(() => two.get(path, encodeBearer(upload.token)))
+  })
+
   it("number what both publish in one inbox in one row, without a gap", async () => {
     const sends = Array.from({ length: 12 }, (_, at) =>
       (at % 2 === 0 ? one : two).send(makeDelivery([alice])),
