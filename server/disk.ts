@@ -77,7 +77,8 @@ export async function unlessMissing<T, A>(attempt: Promise<T>, absent: A): Promi
   try {
     return await attempt
   } catch (error) {
-    if (hasCode(error, "ENOENT")) return absent
+    // Or what should be a folder on the way to it is none.
+    if (hasCode(error, "ENOENT", "ENOTDIR")) return absent
     throw error
   }
 }

@@ -1,36 +1,10 @@
-import { readdirSync, readFileSync, statSync } from "node:fs"
+import { readdirSync, statSync } from "node:fs"
 import { join } from "node:path"
 import { afterEach, describe, expect, it } from "vitest"
 import { encodeBearer, type Identity } from "../../protocol/index.js"
 import { personAt } from "../server/people.js"
 import { makeDelivery, openRelay, type RelayUnderTest } from "../server/relay-under-test.js"
-
-function filesUnder(folder: string): string[] {
-  return readdirSync(folder, { recursive: true, encoding: "utf8" })
-    .map((name) => join(folder, name))
-    .filter((path) => statSync(path).isFile())
-}
-
-/** How bytes could stand in a store without standing there as they are. */
-function spellings(bytes: Uint8Array): Buffer[] {
-  const buffer = Buffer.from(bytes)
-  const text = buffer.toString("latin1")
-  // The middle of a base64 text is the same wherever the bytes begin, for one of three beginnings.
-  const base64 = [0, 1, 2].map((skip) =>
-    buffer.subarray(skip, skip + 3 * Math.floor((buffer.length - skip) / 3)),
-  )
-  return [
-    buffer,
-    Buffer.from(buffer.toString("hex")),
-    Buffer.from(buffer.toString("hex").toUpperCase()),
-    Buffer.from(text, "utf16le"),
-    Buffer.from(text, "utf16le").swap16(),
-    ...base64.flatMap((piece) => [
-      Buffer.from(piece.toString("base64")),
-      Buffer.from(piece.toString("base64url")),
-    ]),
-  ]
-}
+import { contentsUnder, spellings } from "./spellings.js"
 
 describe("what the relay keeps", () => {
   let under: RelayUnderTest | undefined
@@ -57,7 +31,7 @@ describe("what the relay keeps", () => {
     const secrets = [open, sent, ended]
       .flatMap(({ token, deleteCap }) => [token, deleteCap])
       .concat(sessionToken)
-    const places = filesUnder(under.folder).map((path) => readFileSync(path))
+    const places = contentsUnder(under.folder)
     places.push(Buffer.from(JSON.stringify(under.log)))
     expect(places.length).toBeGreaterThan(15)
     for (const secret of secrets) {

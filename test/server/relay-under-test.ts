@@ -128,7 +128,7 @@ export interface StartedUpload extends StartUploadReply {
 export class SmallClient {
   readonly #server: Server
 
-  constructor({ app }: Relay) {
+  constructor({ app }: Pick<Relay, "app">) {
     this.#server = createServer(app).listen(0, "127.0.0.1")
   }
 
