@@ -55,6 +55,12 @@ function fromPeer(port: number): SmallClient {
   })
 }
 
+async function fetched(url: string, socketPath?: string): Promise<string> {
+  const asking = http.get(url, socketPath === undefined ? {} : { socketPath })
+  const [answer] = await once(asking, "response")
+  return text(answer)
+}
+
 describe("a full run with everything logged", () => {
   let under: RelayUnderTest
   let client: SmallClient | undefined
@@ -73,12 +79,6 @@ describe("a full run with everything logged", () => {
     expect((await client.get("/")).text).toBe(peer)
     echo.close()
   })
-
-  async function fetched(url: string, socketPath?: string): Promise<string> {
-    const asking = http.get(url, socketPath === undefined ? {} : { socketPath })
-    const [answer] = await once(asking, "response")
-    return text(answer)
-  }
 
   for (const [how, hops] of [
     ["it comes from itself", 0],

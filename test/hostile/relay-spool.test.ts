@@ -26,6 +26,10 @@ import {
 
 const dayMs = 24 * 3_600_000
 
+function id(): string {
+  return toHex(random(16))
+}
+
 describe("a spool with things in it that are no uploads", () => {
   let under: RelayUnderTest
   let clock: ManualClock
@@ -53,7 +57,6 @@ describe("a spool with things in it that are no uploads", () => {
   })
 
   const spool = (...names: string[]) => join(under.folder, "spool", ...names)
-  const id = () => toHex(random(16))
 
   /** Names that no upload has. */
   function plantForeign(): string[] {
