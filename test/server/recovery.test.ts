@@ -16,6 +16,8 @@ import {
 } from "../../protocol/index.js"
 import { createRelay } from "../../server/index.js"
 import { type EmbeddedIndex, openEmbeddedIndex } from "../../server/stores/embedded-index.js"
+import type { InboxListing, Tally, UploadEntry } from "../../server/stores/relay-index.js"
+import { fillFolder } from "../shown/filled-folder.js"
 import { FaultyDisk } from "./faulty-disk.js"
 import { ManualClock } from "./manual-clock.js"
 import { personAt } from "./people.js"
@@ -66,6 +68,51 @@ describe("the rebuild of a lost index", () => {
       expect(entries).toMatchObject([{ kind: "waiting", seq: 1 }])
     }
   })
+})
+
+/** What an index says of the one inbox it has, and of the upload that one of its deliveries was. */
+async function whatIsIn(index: EmbeddedIndex): Promise<{
+  readonly listing: InboxListing | undefined
+  readonly tally: Tally
+  readonly upload: UploadEntry | undefined
+}> {
+  const [inbox] = await index.inboxes()
+  if (inbox === undefined) throw new Error("no inbox")
+  const query = { inbox, afterSeq: 0, limit: 1000, envelopes: true }
+  // From the second time on nothing is new.
+  await index.listing(query)
+  const listing = await index.listing(query)
+  const [id] = await index.waiting(inbox)
+  if (id === undefined) throw new Error("nothing waits")
+  return { listing, tally: await index.tally(), upload: await index.upload(id) }
+}
+
+describe("an inbox of more deliveries than are put into the index at once", () => {
+  it("is rebuilt as it was, to the byte", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "knothole-pages-"))
+    let index: EmbeddedIndex | undefined
+    const openIndex: typeof openEmbeddedIndex = (options) => (index = openEmbeddedIndex(options))
+    try {
+      await fillFolder({ folder, deliveries: 600, perInbox: 600 })
+      const filled = openEmbeddedIndex({ path: join(folder, "index"), now: Date.now })
+      const before = await whatIsIn(filled)
+      await filled.close()
+      const relay = await createRelay(configFor(folder), { openIndex, writeLog: () => undefined })
+      try {
+        await relay.ready
+        if (index === undefined) throw new Error("no index")
+        const after = await whatIsIn(index)
+        expect(after.listing).toEqual(before.listing)
+        expect(after.tally).toEqual(before.tally)
+        expect(after.tally.waiting.deliveries).toBe(600)
+        expect(after.upload).toMatchObject({ state: "closed" })
+      } finally {
+        await relay.stop()
+      }
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
+  }, 60_000)
 })
 
 describe("an index that lost its last writes", () => {

@@ -6,11 +6,11 @@
  *   npm run shown -- rebuild [DELIVERIES]
  */
 import { spawn, type ChildProcess } from "node:child_process"
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import path from "node:path"
 import { createInterface } from "node:readline"
-import { cpuSecondsOf, freePort, peakMiBOf, program, stopServer } from "../../bench/processes.js"
+import { cpuSecondsOf, freePort, program, stopServer } from "../../bench/processes.js"
 import { fillFolder } from "./filled-folder.js"
 import { atLeast, atMost, exactly, showFigures } from "./figures.js"
 
@@ -29,6 +29,7 @@ interface Start {
   readonly rebuildSeconds: number
   readonly rebuilt: number
   readonly cpuSeconds: number
+  /** Of its own memory, looked at often; not of the index's file, which the kernel keeps in memory for it. */
   readonly peakMiB: number
 }
 
@@ -41,6 +42,7 @@ async function startRelay(): Promise<Start> {
   let listensSeconds = Number.NaN
   let rebuildSeconds = 0
   let rebuilt = 0
+  let peakMiB = 0
   try {
     if (relay.stderr === null) throw new Error("the relay has no log")
     const said = createInterface({ input: relay.stderr })
@@ -53,7 +55,8 @@ async function startRelay(): Promise<Start> {
     })
     while ((await statusOf(`http://127.0.0.1:${port}/v1/inbox`)) !== 401) {
       if (relay.exitCode !== null) throw new Error(`the relay ended with ${relay.exitCode}`)
-      await new Promise((resolve) => setTimeout(resolve, 10))
+      peakMiB = Math.max(peakMiB, ownMiBOf(relay.pid))
+      await new Promise((resolve) => setTimeout(resolve, 25))
     }
     const readySeconds = seconds()
     return {
@@ -62,10 +65,20 @@ async function startRelay(): Promise<Start> {
       rebuildSeconds,
       rebuilt,
       cpuSeconds: cpuSecondsOf(relay.pid),
-      peakMiB: peakMiBOf(relay.pid),
+      peakMiB: Math.max(peakMiB, ownMiBOf(relay.pid)),
     }
   } finally {
     await stopServer(relay)
+  }
+}
+
+function ownMiBOf(pid: number | undefined): number {
+  try {
+    const line = /^RssAnon:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))
+    return Number(line?.[1] ?? 0) / 1024
+  } catch {
+    // Not there yet, or gone.
+    return 0
   }
 }
 
@@ -114,7 +127,11 @@ try {
         deliveries / 2000,
         "s",
       ),
-      atMost("peak memory, MiB", Math.round(Math.max(...lost.map((one) => one.peakMiB))), 250),
+      atMost(
+        "peak of its own memory, MiB",
+        Math.round(Math.max(...lost.map((one) => one.peakMiB))),
+        250,
+      ),
     ],
     { deliveries, perInbox, lost, kept },
   )
