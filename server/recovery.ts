@@ -181,14 +181,13 @@ export async function reconcile(needs: RecoveryNeeds): Promise<void> {
   for (const inbox of await index.inboxes()) await endStaleAccepting(needs, inbox)
 }
 
-/** Many at once, and now and then everything else has its turn. */
+/** Many at once, and between some of them and the next everything else has its turn. */
 async function eachInTurns<T>(items: Iterable<T>, work: (item: T) => Promise<void>): Promise<void> {
-  let steps = 0
-  await eachAtMost(readsAtOnce, items, async (item) => {
-    steps += 1
-    if (steps % stepsAtOnce === 0) await nextTurn()
-    await work(item)
-  })
+  const all = [...items]
+  for (let at = 0; at < all.length; at += stepsAtOnce) {
+    await eachAtMost(readsAtOnce, all.slice(at, at + stepsAtOnce), work)
+    await nextTurn()
+  }
 }
 
 /** A stored delivery is published, whatever became of the request that committed it. */
