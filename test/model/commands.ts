@@ -21,7 +21,8 @@ import { type Deed, deeds, type Picks, reserving, type Scene, type Tally } from 
 import { among, Disagreement } from "./disagreement.js"
 import { type Answer, Model } from "./model.js"
 import { personAt } from "../server/people.js"
-import { type Backend, limits, World } from "./world.js"
+import type { Backend } from "./backends.js"
+import { limits, World } from "./world.js"
 
 type Command = AsyncCommand<Scene, object>
 
@@ -93,13 +94,15 @@ class Doing extends Happening {
   }
 }
 
-/** A whole sending, as most of them are. */
+/** A whole sending, as most of them are; the relay may die over its end. */
 class Sending extends Happening {
   readonly #picks: Picks
+  readonly #death: Death | undefined
 
-  constructor(picks: Picks) {
+  constructor(picks: Picks, death: Death | undefined) {
     super("send")
     this.#picks = picks
+    this.#death = death
   }
 
   async happen(scene: Scene): Promise<string | undefined> {
@@ -110,11 +113,16 @@ class Sending extends Happening {
     if (start === undefined) return undefined
     if ((await ask(start, start.allowed)) !== "ok") return start.says
     const at = model.uploads.length - 1
-    for (const name of ["putAll", "part", "finish"]) {
+    for (const name of ["putAll", "part"]) {
       const deed = await deeds[name]?.make(scene, [at, 0, 0])
       if (deed !== undefined) await ask(deed, deed.allowed)
     }
-    return `${start.says}, and send all of it`
+    const finish = await make(scene, "finish", [at, 0, 0])
+    const ended =
+      this.#death === undefined
+        ? await ask(finish, finish.allowed)
+        : await dieOver(scene, finish, this.#death, () => finish.learn?.())
+    return `${start.says}, and send all of it: ${ended}`
   }
 }
 
@@ -131,19 +139,30 @@ class Dying extends Happening {
   }
 
   async happen(scene: Scene): Promise<string | undefined> {
-    const { model, world } = scene
-    const { after, indexLost, again } = this.#death
     const deed = await makeOr(scene, "register", this.#name, this.#picks)
     if (deed === undefined) return undefined
-    const reply = await world.dieDuring(() => deed.ask(), after)
-    const answer = reply && hear(deed, deed.allowed, reply)
-    scene.tally.deaths += 1
-    await restart(scene, { indexLost, again })
-    if (answer === undefined) await learn(scene, this.#name, this.#picks, deed)
-    await scene.testimony.checkInboxes(model, world)
-    const lost = indexLost ? ", index lost" : ""
-    return `${deed.says}: ${answer ?? "no answer"}, died after ${after} operations${lost}`
+    const said = await dieOver(scene, deed, this.#death, () =>
+      learn(scene, this.#name, this.#picks, deed),
+    )
+    return `${deed.says}: ${said}`
   }
+}
+
+/** Asks for a deed, in which the relay dies; says what was answered, and how it went on. */
+async function dieOver(
+  scene: Scene,
+  deed: Deed,
+  { after, indexLost, again }: Death,
+  learnOf: () => Promise<void> | undefined,
+): Promise<string> {
+  const { model, world, testimony, tally } = scene
+  const reply = await world.dieDuring(() => deed.ask(), after)
+  const answer = reply && hear(deed, deed.allowed, reply)
+  tally.deaths += 1
+  await restart(scene, { indexLost, again })
+  if (answer === undefined) await learnOf()
+  await testimony.checkInboxes(model, world)
+  return `${answer ?? "no answer"}, died after ${after} operations${indexLost ? ", index lost" : ""}`
 }
 
 /** There is no more room on the disk than this, for the time of one deed. */
@@ -204,6 +223,40 @@ class Waiting extends Happening {
   async happen({ world }: Scene): Promise<string> {
     await world.advance(this.#ms)
     return `wait ${this.#ms / minuteMs} min`
+  }
+}
+
+/** Somebody fetches what is about to expire, and it is looked at again when it has. */
+class Outlasting extends Happening {
+  readonly #picks: Picks
+  readonly #afterMs: number
+
+  constructor(picks: Picks, afterMs: number) {
+    super("fetch what is about to expire")
+    this.#picks = picks
+    this.#afterMs = afterMs
+  }
+
+  async happen(scene: Scene): Promise<string | undefined> {
+    const { model, world, testimony } = scene
+    const [a] = this.#picks
+    const waiting = [...model.inboxes.values()].flatMap((inbox) =>
+      inbox.entries
+        .filter(({ gone, expiresMs }) => gone === undefined && expiresMs > model.nowMs)
+        .map((entry) => ({ inbox, entry })),
+    )
+    const found = waiting[a % Math.max(1, waiting.length)]
+    if (found === undefined) return undefined
+    const { inbox, entry } = found
+    await world.advance(Math.max(0, entry.expiresMs - model.nowMs - minuteMs))
+    look(scene)
+    await testimony.checkBytes(model, world, inbox, entry)
+    await world.advance(this.#afterMs)
+    look(scene)
+    const sweep = await make(scene, "sweep", this.#picks)
+    await ask(sweep, sweep.allowed)
+    if (entry.seq > inbox.floor) await testimony.checkBytes(model, world, inbox, entry)
+    return `fetch seq ${entry.seq} of inbox ${inbox.person} before it expires and ${this.#afterMs / minuteMs} min later`
   }
 }
 
@@ -311,7 +364,8 @@ const names = oneof(
   ...Object.entries(deeds).map(([name, { weight }]) => ({ arbitrary: constant(name), weight })),
 )
 const death: Arbitrary<Death> = record({
-  after: nat(30),
+  // A finish takes some fifty, a discard fewer.
+  after: oneof(nat(16), nat(70)),
   indexLost: boolean(),
   again: option(nat(60), { nil: undefined, freq: 3 }),
 })
@@ -328,8 +382,8 @@ const waits = [
 const jumps = [-30 * dayMs, -hourMs, -minuteMs, minuteMs, hourMs, 30 * dayMs]
 
 const happenings: Arbitrary<Command>[] = [
-  picks.map((drawn) => new Sending(drawn)),
-  picks.map((drawn) => new Sending(drawn)),
+  picks.map((drawn) => new Sending(drawn, undefined)),
+  tuple(picks, death).map(([drawn, how]) => new Sending(drawn, how)),
   ...Array.from({ length: 12 }, () =>
     tuple(names, picks).map(([name, drawn]) => new Doing(name, drawn)),
   ),
@@ -341,6 +395,9 @@ const happenings: Arbitrary<Command>[] = [
   boolean().map((indexLost) => new Restarting(indexLost)),
   constantFrom(...waits).map((ms) => new Waiting(ms)),
   constantFrom(...waits).map((ms) => new Waiting(ms)),
+  tuple(picks, constantFrom(2 * minuteMs, 12 * minuteMs)).map(
+    ([drawn, afterMs]) => new Outlasting(drawn, afterMs),
+  ),
   constantFrom(0, 300_000, 700_000, 5_000_000, 5_000_000).map((bytes) => new Filling(bytes)),
   constantFrom(...jumps).map((ms) => new Jumping(ms)),
 ]

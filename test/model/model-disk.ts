@@ -42,6 +42,11 @@ export class ModelDisk implements Disk {
     this.noteTime()
   }
 
+  /** The process that had it is no more. */
+  get isGone(): boolean {
+    return this.#state === "gone"
+  }
+
   /** After `operations` more of them there is no other, and `die` is called. */
   killAfter(operations: number, die: () => void): void {
     this.#left = operations

@@ -9,7 +9,7 @@ import { parseArgs } from "node:util"
 import { asyncDefaultReportMessage, check } from "fast-check"
 import { FaultReport } from "../faults/report.js"
 import { relayIsItsModel } from "./commands.js"
-import { type Backend, embedded } from "./world.js"
+import { backendNames, openBackend } from "./backends.js"
 
 const { values } = parseArgs({
   options: {
@@ -24,13 +24,13 @@ const { values } = parseArgs({
 const runsOfASeed = 20
 const mostShrinkingMs = 120_000
 
-async function openBackend(name: string): Promise<Backend> {
-  if (name === "embedded") return embedded
-  throw new RangeError(`--backend ${name}: there is embedded`)
+const name = backendNames.find((one) => one === values.backend)
+if (name === undefined) {
+  throw new RangeError(`--backend ${values.backend}: there are ${backendNames.join(", ")}`)
 }
 
 const report = new FaultReport("test-results/model")
-const backend = await openBackend(values.backend)
+const backend = await openBackend(name)
 const kind = `model on ${backend.name}`
 
 async function runSeed(seed: number, path?: string): Promise<boolean> {

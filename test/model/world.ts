@@ -5,36 +5,18 @@ import { get } from "node:http"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { text as readAll } from "node:stream/consumers"
-import { setImmediate as nextTurn } from "node:timers/promises"
+import { setImmediate as nextTurn, setTimeout as pause } from "node:timers/promises"
 import type { Random, RelayStatus } from "../../protocol/index.js"
 import { parseRelayStatus } from "../../protocol/index.js"
-import { createRelay, type Relay, type RelayConfig, type RelayPorts } from "../../server/index.js"
+import { createRelay, type Relay, type RelayPorts } from "../../server/index.js"
+import { openEmbeddedIndex } from "../../server/stores/embedded-index.js"
+import { openRedisIndex } from "../../server/stores/redis-index.js"
+import type { RelayIndex } from "../../server/stores/relay-index.js"
+import { systemError } from "../server/faulty-disk.js"
 import { ManualClock } from "../server/manual-clock.js"
 import { configFor, SmallClient } from "../server/relay-under-test.js"
+import type { Backend } from "./backends.js"
 import { ModelDisk } from "./model-disk.js"
-
-/** Where the relay's index is, and what can befall it there. */
-export interface Backend {
-  readonly name: string
-  /** What a relay with a folder of its own needs to use it. */
-  config(): Partial<RelayConfig>
-  /** Called with the folder of a relay that is not running. */
-  lose(folder: string): Promise<void>
-  /** Keeps the process that died just now from it. */
-  cut(): Promise<void>
-  close(): Promise<void>
-}
-
-export const embedded: Backend = {
-  name: "embedded",
-  config: () => ({}),
-  lose(folder) {
-    rmSync(join(folder, "index"), { recursive: true, force: true })
-    return Promise.resolve()
-  },
-  cut: () => Promise.resolve(),
-  close: () => Promise.resolve(),
-}
 
 /** The same bytes for the same seed, whoever asks for how many. */
 export function seededRandom(seed: string): Random {
@@ -53,12 +35,27 @@ export const limits = {
 /** What the disk has left at first. */
 export const roomBytes = 5_000_000
 
+/** How long a process goes on without its disk. */
+const lastWordsMs = 20
+
 interface Running {
   readonly relay: Relay
   readonly client: SmallClient
   readonly disk: ModelDisk
   /** Once it listens, for its operator. */
   started?: Promise<unknown>
+}
+
+/** The index as a process has it that is gone when its disk says so: nothing more is asked of it. */
+function mortal<T extends RelayIndex>(index: T, disk: ModelDisk): T {
+  return new Proxy(index, {
+    get(target, name, receiver) {
+      const value: unknown = Reflect.get(target, name, receiver)
+      if (typeof value !== "function" || name === "close" || name === "watch") return value
+      return (...args: unknown[]): unknown =>
+        disk.isGone ? Promise.reject(systemError("EKILLED")) : Reflect.apply(value, target, args)
+    },
+  })
 }
 
 export class World {
@@ -101,6 +98,8 @@ export class World {
       clock: this.clock,
       disk,
       random: this.random,
+      openIndex: (options) => mortal(openEmbeddedIndex(options), disk),
+      openRedis: async (options) => mortal(await openRedisIndex(options), disk),
       writeLog: (line) => this.log.push(JSON.parse(line)),
     }
     const config = configFor(this.#folder, { ...limits, ...this.backend.config() })
@@ -143,7 +142,8 @@ export class World {
 
   /**
    * Runs `work` in a relay that dies after so many operations of its disk, or else when `work` is done.
-   * Gives what it came to, unless death was first; the folder is then as the dead process left it.
+   * Gives what it came to, if it came to something before: what the relay says without waiting for its
+   * disk it has said. The folder is then as the dead process left it.
    */
   async dieDuring<T>(work: () => Promise<T>, operations: number): Promise<T | undefined> {
     const dying = this.#now
@@ -155,23 +155,17 @@ export class World {
       },
       () => undefined,
     )
-    await Promise.race([died, working])
+    await Promise.race([died.then(() => pause(lastWordsMs)), working])
     const known = result
     await this.#leave(dying)
     await working
     return known?.value
   }
 
-  /** The relay is not there any more, from this moment on. */
-  die(): Promise<void> {
-    return this.#leave(this.#now)
-  }
-
   async #leave({ relay, client, disk }: Running): Promise<void> {
     this.#running = undefined
     const before = this.#folder
     const next = this.#carryOver(disk)
-    await this.backend.cut()
     disk.bury()
     await relay.stop().catch(() => undefined)
     client.close()
@@ -203,7 +197,6 @@ export class World {
     const outcome = await Promise.race([died, opening.then(() => "open" as const)])
     if (outcome === "open") return undefined
     const next = this.#carryOver(disk)
-    await this.backend.cut()
     disk.bury()
     await opening.catch(() => undefined)
     return this.open(next)

@@ -645,6 +645,74 @@ const serverMutants: readonly Mutant[] = [
   },
 ]
 
+/** Those that show only in what comes after other things: for the model to notice. */
+const modelMutants: readonly Mutant[] = [
+  {
+    id: "expiry-unseen-in-listings",
+    file: "server/stores/embedded-inboxes.ts",
+    find: ".map((entry) => unlessExpired(entry, now()))",
+    replace: ".map((entry) => entry)",
+    testFile: "test/model/model.test.ts",
+    test: "a relay is what the model of it says, whatever befalls it, on the embedded index",
+  },
+  {
+    id: "share-kept-by-given-up",
+    file: "server/uploads.ts",
+    find: "for (const inbox of recipients) await index.releaseShare({ inbox, id })",
+    replace: "",
+    testFile: "test/model/model.test.ts",
+    test: "a relay is what the model of it says, whatever befalls it, on the embedded index",
+  },
+  {
+    id: "room-kept-by-delivered",
+    file: "server/finishing.ts",
+    find: "await index.releaseRoom(id)",
+    replace: "",
+    testFile: "test/model/model.test.ts",
+    test: "a relay is what the model of it says, whatever befalls it, on the embedded index",
+  },
+  {
+    id: "seq-used-again-after-rebuild",
+    file: "server/stores/embedded-inboxes.ts",
+    find: "return { ...state, seq, head, visibleSeq: seq, visibleHead: head, listedSeq: seq, used, held }",
+    replace: `return { ...state, seq: entries.filter(({ kind }) => kind === "waiting").at(-1)?.seq ?? state.seq, head, visibleSeq: seq, visibleHead: head, listedSeq: seq, used, held }`,
+    testFile: "test/model/model.test.ts",
+    test: "a relay is what the model of it says, whatever befalls it, on the embedded index",
+  },
+  {
+    id: "tombstone-of-another-reason",
+    file: "server/deliveries.ts",
+    find: `await chains.bury(inbox, id, isOver ? "expired" : asked)`,
+    replace: "await chains.bury(inbox, id, asked)",
+    testFile: "test/model/model.test.ts",
+    test: "a relay is what the model of it says, whatever befalls it, on the embedded index",
+  },
+  {
+    id: "discard-before-the-log",
+    file: "server/chains.ts",
+    find: "await logs.append(inbox, records)",
+    replace: "",
+    testFile: "test/model/model.test.ts",
+    test: "a relay is what the model of it says, whatever befalls it, on the embedded index",
+  },
+  {
+    id: "commit-not-published-after-death",
+    file: "server/recovery.ts",
+    find: "if (entries.includes(undefined) || accepting.has(id)) await publishing.publish(commit)",
+    replace: "",
+    testFile: "test/model/model.test.ts",
+    test: "a relay is what the model of it says, whatever befalls it, on the embedded index",
+  },
+  {
+    id: "lease-forgotten-by-sweep",
+    file: "server/sweep.ts",
+    find: "else if (leasedMs !== undefined) await",
+    replace: "else if (leasedMs === 0) await",
+    testFile: "test/model/model.test.ts",
+    test: "a relay is what the model of it says, whatever befalls it, on the embedded index",
+  },
+]
+
 const clientMutants: readonly Mutant[] = [
   {
     id: "connect-answer-believed",
@@ -914,4 +982,9 @@ const clientMutants: readonly Mutant[] = [
   },
 ]
 
-export const mutants: readonly Mutant[] = [...protocolMutants, ...serverMutants, ...clientMutants]
+export const mutants: readonly Mutant[] = [
+  ...protocolMutants,
+  ...serverMutants,
+  ...modelMutants,
+  ...clientMutants,
+]
