@@ -95,13 +95,22 @@ export function createLogins(needs: LoginsNeeds): Logins {
   }
 
   let signed:
-    { readonly minute: number; readonly e: Uint8Array; readonly signature: Uint8Array } | undefined
+    | {
+        readonly secret: Uint8Array
+        readonly minute: number
+        readonly e: Uint8Array
+        readonly signature: Uint8Array
+      }
+    | undefined
 
   async function minuteNow(): Promise<NonNullable<typeof signed>> {
     const minute = Math.floor(nowMs() / minuteMs)
-    if (signed?.minute !== minute) {
-      const e = x25519PublicKey(await minuteSecret(minute))
-      signed = { minute, e, signature: signMinute({ minute, e, signSeed: keys.signSeed }) }
+    // Asked for each time: where it is shared it can be lost, and then another one takes its place.
+    const secret = await minuteSecret(minute)
+    if (signed?.minute !== minute || !equalBytes(signed.secret, secret)) {
+      const e = x25519PublicKey(secret)
+      const signature = signMinute({ minute, e, signSeed: keys.signSeed })
+      signed = { secret, minute, e, signature }
     }
     return signed
   }

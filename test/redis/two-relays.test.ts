@@ -162,6 +162,16 @@ describe.runIf(hasRedis(what))(what, () => {
     await until200(() => two.get(path, encodeBearer(upload.token)))
   })
 
+  it("let an owner log in as soon as they are back, when Redis lost what they share as well", async () => {
+    await one.login(alice)
+    await redis.admin.flushall()
+    const { address } = alice.bundle
+    for (const client of [one, two]) {
+      await until200(() => client.get(`/v1/inboxes/${address}`))
+      expect((await client.list(await client.login(alice))).entries).toEqual([])
+    }
+  })
+
   it("number what both publish in one inbox in one row, without a gap", async () => {
     const sends = Array.from({ length: 12 }, (_, at) =>
       (at % 2 === 0 ? one : two).send(makeDelivery([alice])),
