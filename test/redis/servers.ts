@@ -87,6 +87,14 @@ export class RedisServers {
     }
   }
 
+  /** Lets a server speak TLS as well, on the port that this gives. */
+  openTls({ admin }: RedisServer): Promise<number> {
+    return onFreePorts(async ([port]) => {
+      await admin.config("SET", "tls-port", String(port))
+      return port
+    })
+  }
+
   /** A cluster of three masters. */
   async cluster(settings: Settings = {}): Promise<{ nodes: RedisServer[]; url: string }> {
     const nodes = await Promise.all(
@@ -197,7 +205,8 @@ async function onFreePorts<T>(use: (ports: readonly [number, number]) => Promise
     try {
       return await use([await freePort(), await freePort()])
     } catch (error) {
-      const isTaken = error instanceof Error && error.message.includes("Address already in use")
+      const isTaken =
+        error instanceof Error && /Address already in use|Unable to listen/.test(error.message)
       if (!isTaken || attempts === 5) throw error
     }
   }
