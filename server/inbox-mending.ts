@@ -73,7 +73,7 @@ export async function mendInbox(needs: MendingNeeds, inbox: InboxId): Promise<vo
   if (difference === "contradiction") {
     // A log with holes is no better than the index.
     if (logged.damaged > 0) return
-    log("index_mended", { count: logged.places.length }, "warning")
+    log("index_contradicted", { count: logged.places.length }, "alarm")
     // In one step, however large: half of a chain would look like one that was cut.
     await restoreLogged(needs, inbox, logged, { pageEntries: Infinity, onPage: nothing })
     return
@@ -136,9 +136,16 @@ async function compare(
   return { buried, missing }
 }
 
-/** The head covers everything else of a place, and of those before it. */
 function isSamePlace(entry: ChainEntry, place: LoggedPlace): boolean {
-  return entry.seq === place.seq && entry.id === place.id && equalBytes(entry.head, place.head)
+  return (
+    entry.seq === place.seq &&
+    entry.id === place.id &&
+    equalBytes(entry.head, place.head) &&
+    equalBytes(entry.headerHash, place.headerHash) &&
+    equalBytes(entry.envelopeHash, place.envelopeHash) &&
+    entry.acceptedMs === place.acceptedMs &&
+    entry.expiresMs === place.expiresMs
+  )
 }
 
 interface Pages {

@@ -43,6 +43,7 @@ export const alarms = [
   "inbox_record_missing",
   "inbox_record_damaged",
   "record_refused",
+  "index_contradicted",
   "index_away",
   "recovery_failed",
   "inbox_not_restored",

@@ -20,6 +20,13 @@ describe("the progress of a rebuild", () => {
     clock.advance(50_000)
     expect(progress.retryAfterSeconds()).toBe(6)
     expect(progress.rebuilt()).toEqual({ done: 100_000, total: 100_000 })
+    // Another one, later.
+    clock.advance(3_600_000)
+    progress.note({ done: 0, total: 100_000 })
+    expect(progress.retryAfterSeconds()).toBe(2)
+    clock.advance(1000)
+    progress.note({ done: 50_000, total: 100_000 })
+    expect(progress.retryAfterSeconds()).toBe(2)
   })
 
   it("goes to the log every five seconds and no more often", () => {

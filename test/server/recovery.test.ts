@@ -15,6 +15,7 @@ import {
   toHex,
 } from "../../protocol/index.js"
 import { createRelay } from "../../server/index.js"
+import { openTables } from "../../server/stores/embedded-tables.js"
 import { type EmbeddedIndex, openEmbeddedIndex } from "../../server/stores/embedded-index.js"
 import type { InboxListing, Tally, UploadEntry } from "../../server/stores/relay-index.js"
 import { fillFolder } from "../shown/filled-folder.js"
@@ -269,6 +270,29 @@ describe("an index that lost its last writes", () => {
     expect(parseUploadState(reply.body).runs).toMatchObject([{ first: 1 }])
     await under.client.putBody(upload, delivery.body)
     await under.client.postFinish(upload, delivery.finish).expect(200)
+  })
+
+  it("is put right, with an alarm, where somebody wrote other times into it", async () => {
+    const { id } = await under.client.send(makeDelivery([alice]))
+    await under.client.send(makeDelivery([alice]))
+    await under.relay.stop()
+    const tables = openTables(join(under.folder, "index"))
+    const [first] = [...tables.entries.getRange({ limit: 1 })]
+    if (first === undefined) throw new Error("no entry")
+    await tables.entries.put(first.key, { ...first.value, expiresMs: 1 })
+    await tables.root.close()
+    under = await openRelay({ folder: under.folder, ports: { clock } })
+    expect(under.log).toContainEqual(
+      expect.objectContaining({ event: "index_contradicted", level: "alarm" }),
+    )
+    await under.relay.sweep()
+    const { entries } = await under.client.list(await under.client.login(alice))
+    expect(entries).toMatchObject([
+      { kind: "waiting", id },
+      { kind: "waiting", seq: 2 },
+    ])
+    under = await restart()
+    expect(events()).not.toContain("index_contradicted")
   })
 
   it("gives no number twice though it lost them under a relay at work", async () => {
