@@ -233,7 +233,7 @@ export class RelayClient {
       }
       const { error } = retry
       const refusal = error instanceof RelayRefusal ? error : undefined
-      if (refusal?.code === "internal") failures++
+      if (refusal !== undefined && failing.has(refusal.code)) failures++
       // A machine that slept in between was not waiting.
       spentMs += Math.min(performance.now() - beganMs, timeoutMs)
       const isEnough =
@@ -513,9 +513,13 @@ const passing: ReadonlySet<RefusalCode> = new Set<RefusalCode>([
   "busy",
   "rebuilding",
   "index_unavailable",
+  "disk_unavailable",
   "relay_full",
   "inbox_full",
 ])
+
+/** What is broken in the relay itself, and passes if somebody mends it. */
+const failing: ReadonlySet<RefusalCode> = new Set<RefusalCode>(["internal", "disk_unavailable"])
 
 function lengthOf({ body = [] }: RelayRequest): number {
   return body.reduce((sum, piece) => sum + piece.length, 0)

@@ -30,6 +30,7 @@ export type RefusalCode =
   | "busy"
   | "rebuilding"
   | "index_unavailable"
+  | "disk_unavailable"
   | "relay_full"
   | "inbox_full"
 
@@ -60,6 +61,7 @@ export const refusalStatus: Readonly<Record<RefusalCode, number>> = {
   busy: 503,
   rebuilding: 503,
   index_unavailable: 503,
+  disk_unavailable: 503,
   relay_full: 507,
   inbox_full: 507,
 }
@@ -91,6 +93,7 @@ const refusalTitle: Readonly<Record<RefusalCode, string>> = {
   busy: "Another request is at work on this",
   rebuilding: "The relay is rebuilding its index",
   index_unavailable: "The relay cannot reach its index",
+  disk_unavailable: "The relay's disk does not work",
   relay_full: "The relay is full",
   inbox_full: "The inbox is full",
 }

@@ -9,7 +9,7 @@ import express, {
 import type { IncomingMessage } from "node:http"
 import { FormatError, RelayRefusal } from "../protocol/index.js"
 import type { Clock } from "./clock.js"
-import { hasCode, isDiskFull } from "./disk.js"
+import { hasCode, isDiskBroken, isDiskFull } from "./disk.js"
 import { MethodRefusal, mount, type Route } from "./http/method-table.js"
 import { replyProblem, setCommonHeaders } from "./http/replies.js"
 import { ClientGone } from "./http/requests.js"
@@ -19,7 +19,7 @@ import type { Counts, RequestLabels } from "./operator/counts.js"
 import { RangeRefusal } from "./routes/deliveries.js"
 import { IndexUnavailable } from "./stores/index-errors.js"
 import { DamagedRecord } from "./stores/maced-record.js"
-import { busy, indexUnavailable, relayFull } from "./relay-refusals.js"
+import { busy, indexUnavailable, relayFull, diskUnavailable } from "./relay-refusals.js"
 
 export interface AppNeeds {
   /** What answers at any time. */
@@ -132,7 +132,7 @@ function errorHandler(
     if (error instanceof IndexUnavailable) {
       const said = { route: routeOf(req), method: req.method, status, code: error.reason }
       log("request_failed", { ...said, ...failureFields(error) }, "warning")
-    } else if (code === "internal" || code === "relay_full") {
+    } else if (code === "internal" || code === "relay_full" || !isExpected(error)) {
       const said = { route: routeOf(req), method: req.method, status }
       // What the relay decided is no failure, though its operator has to know that there is no room.
       if (error === refusal) log("request_refused", { ...said, code }, "warning")
@@ -163,6 +163,11 @@ function errorHandler(
   }
 }
 
+/** What clients do that is not as it should be, and the relay's own no. */
+function isExpected(error: unknown): boolean {
+  return [RelayRefusal, FormatError, URIError].some((kind) => error instanceof kind)
+}
+
 export function refusalFor(error: unknown): RelayRefusal {
   if (error instanceof RelayRefusal) return error
   if (error instanceof FormatError) {
@@ -171,6 +176,7 @@ export function refusalFor(error: unknown): RelayRefusal {
   // The router's word for a path whose %-escapes do not decode.
   if (error instanceof URIError) return new RelayRefusal("not_found")
   if (isDiskFull(error)) return relayFull()
+  if (isDiskBroken(error)) return diskUnavailable()
   // Connections take descriptors, and most of them go soon.
   if (hasCode(error, "EMFILE", "ENFILE")) return busy()
   if (error instanceof IndexUnavailable) return indexUnavailable()

@@ -72,6 +72,11 @@ export function isDiskFull(error: unknown): boolean {
   return hasCode(error, "ENOSPC", "EDQUOT")
 }
 
+/** The disk is gone, or was made read-only when it failed: whoever comes later may find it mended. */
+export function isDiskBroken(error: unknown): boolean {
+  return hasCode(error, "EIO", "EROFS", "ENODEV", "ENXIO", "ESTALE")
+}
+
 /** What `attempt` gives, or `absent` when the file or folder is not there. */
 export async function unlessMissing<T, A>(attempt: Promise<T>, absent: A): Promise<T | A> {
   try {

@@ -29,6 +29,11 @@ export interface HttpServer {
   connections(): Promise<number>
 }
 
+/**
+ * A browser that saw this never asks this host in the clear again, for a year. For the host alone: what
+ * else its operator has under the name is none of the relay's business.
+ */
+const onlyTls = "max-age=31536000"
 /** A request line and the headers that our clients send fit several times. */
 const headerBytes = 8 * KIB
 const headersAtMost = 40
@@ -58,6 +63,7 @@ export function createHttpServer(needs: HttpServerNeeds): HttpServer {
   const turns = createTurns((req, res) => {
     // Whoever keeps asking on one connection goes elsewhere with the next request.
     if (isStopping) res.setHeader("Connection", "close")
+    if (certificate !== undefined) res.setHeader("Strict-Transport-Security", onlyTls)
     needs.app(req, res)
   })
   const { listener } = turns

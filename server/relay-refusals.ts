@@ -14,6 +14,11 @@ export function indexUnavailable(): RelayRefusal {
   return new RelayRefusal("index_unavailable", { retryAfterSeconds: 5 })
 }
 
+/** The disk fails, and what was asked for did not happen. */
+export function diskUnavailable(): RelayRefusal {
+  return new RelayRefusal("disk_unavailable", { retryAfterSeconds: 30 })
+}
+
 export function tooLarge(limit: number): RelayRefusal {
   return new RelayRefusal("too_large", { extras: { limit } })
 }

@@ -308,6 +308,7 @@ export const refusals: Readonly<Record<RefusalCode, RefusalMeaning>> = {
   },
   rebuilding: { exit: exitCodes.unreachable, remedy: tryLater },
   index_unavailable: { exit: exitCodes.unreachable, remedy: tryLater },
+  disk_unavailable: { exit: exitCodes.unreachable, remedy: tryLater },
   too_large: {
     exit: exitCodes.full,
     remedy: "Send less at once, or ask the relay's operator for a higher limit.",

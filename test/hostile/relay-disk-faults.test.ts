@@ -4,7 +4,8 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, describe, expect, it } from "vitest"
 import { parseFinishReply, parseStartUploadReply, random, toHex } from "../../protocol/index.js"
-import { FaultyDisk, failNth } from "../server/faulty-disk.js"
+import { FaultyDisk, failNth, systemError } from "../server/faulty-disk.js"
+import { ManualClock } from "../server/manual-clock.js"
 import { personAt } from "../server/people.js"
 import {
   makeDelivery,
@@ -63,7 +64,7 @@ describe("a disk that fails", () => {
 
   for (const [code, status] of [
     ["ENOSPC", 507],
-    ["EIO", 500],
+    ["EIO", 503],
   ] as const) {
     it(`T22: answers ${status} to ${code} at any operation of a sending, shows nothing half, and lets it be done again`, async () => {
       const disk = new FaultyDisk()
@@ -127,6 +128,55 @@ describe("a disk that fails", () => {
         ).toEqual(["commit.v1", "leaves", "links.v1", "manifest", "part", "part", "upload.v1"])
       }
     }, 300_000)
+  }
+
+  for (const [code, broken] of [
+    ["EROFS", ["create", "rename", "unlink", "makeFolder", "removeFolder", "file.write"]],
+    ["EIO", undefined],
+  ] as const) {
+    it(`a disk that answers ${code} to ${broken === undefined ? "everything" : "every change"} is told of, gives no receipt, and is used again when it is mended`, async () => {
+      const disk = new FaultyDisk()
+      const clock = new ManualClock()
+      under = await openRelay({ ports: { disk, clock } })
+      const { client } = under
+      const alice = await personAt(0)
+      await client.register(alice)
+      const session = await client.login(alice)
+      const kept = await client.send(makeDelivery([alice]))
+      const delivery = makeDelivery([alice], { bodyLength: 200_000 })
+      const upload = await client.start([alice], delivery.body.length)
+      await client.putPart(upload, 0, partOf(delivery.body, 0)).expect(200)
+      await client.get("/healthz").expect(200)
+      disk.before = (operation) => {
+        if (broken?.some((one) => one === operation) ?? true) throw systemError(code)
+      }
+      clock.advance(1000)
+      const refused = [
+        await client.postUpload([alice]),
+        await client.putPart(upload, 1, partOf(delivery.body, 1)),
+        await client.postFinish(upload, delivery.finish),
+      ]
+      // A part whose fate the disk does not tell is missing.
+      expect(refused.map(({ body }) => body.code)).toEqual([
+        "disk_unavailable",
+        "disk_unavailable",
+        expect.stringMatching(/^(disk_unavailable|parts_missing)$/),
+      ])
+      for (const { status, headers } of refused.slice(0, 2)) {
+        expect([status, headers["retry-after"]]).toEqual([503, "30"])
+      }
+      await client.get("/healthz").expect(503)
+      await client.get("/v1/relay").expect(200)
+      const fetched = await client.bytes(`/v1/deliveries/${kept.id}/body`, session)
+      expect(fetched.status).toBe(broken === undefined ? 503 : 200)
+      await under.relay.sweep().catch(() => undefined)
+      disk.before = () => undefined
+      clock.advance(1000)
+      await client.get("/healthz").expect(200)
+      await client.putBody(upload, delivery.body)
+      await client.postFinish(upload, delivery.finish).expect(200)
+      expect(await waitingIds(client, session)).toEqual([kept.id, upload.id])
+    })
   }
 
   const small = mkdtempSync(join(tmpdir(), "knothole-small-"))

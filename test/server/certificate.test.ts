@@ -101,6 +101,21 @@ describe("a relay that speaks TLS itself", () => {
     agent.destroy()
   })
 
+  it("tells browsers never to ask it in the clear again, with every answer, and only over TLS", async () => {
+    renew()
+    const port = await begin()
+    const agent = new Agent({ ca: readFileSync(certFile) })
+    for (const path of ["/v1/relay", "/nowhere"]) {
+      const where = { host: "127.0.0.1", port, servername: "relay.test", agent }
+      const [answer] = await once(request({ ...where, path }).end(), "response")
+      expect(answer.headers["strict-transport-security"]).toBe("max-age=31536000")
+      answer.resume()
+    }
+    agent.destroy()
+    const plain = await under?.client.get("/v1/relay")
+    expect(plain?.headers).not.toHaveProperty("strict-transport-security")
+  })
+
   it("shows a new one when the files change or it is asked to look, and ends no transfer for it", async () => {
     renew()
     const port = await begin()

@@ -77,13 +77,13 @@ describe("what the relay says of itself", () => {
     const bearer = `Bearer ${"A".repeat(43)}`
     const reply = await under.client.get(`/v1/deliveries/${id}/status`, bearer)
     expect([reply.status, reply.body]).toEqual([
-      500,
+      503,
       {
         type: "about:blank",
-        title: "The relay failed",
-        status: 500,
-        code: "internal",
-        detail: "The relay failed",
+        title: "The relay's disk does not work",
+        status: 503,
+        code: "disk_unavailable",
+        detail: "The relay's disk does not work",
       },
     ])
     disk.before = () => undefined
@@ -92,7 +92,7 @@ describe("what the relay says of itself", () => {
       level: "warning",
       route: "/v1/deliveries/:id/status",
       method: "GET",
-      status: 500,
+      status: 503,
       system: "EIO",
     })
     expect(JSON.stringify(line)).not.toContain(id)
