@@ -74,6 +74,10 @@ export async function connectRedis(place: RedisPlace): Promise<RedisConnection> 
     throw refusedFor(lastError)
   }
   const subscribers = new Set<Subscriber>()
+  // What a node of a cluster was told when it was lost may be lost as well, news among it.
+  client.on("-node", () => {
+    for (const subscriber of subscribers) subscriber.missed()
+  })
 
   return {
     command: commandOn(client),
@@ -142,6 +146,10 @@ class Subscriber {
     connection.once("end", () => this.#startLater())
     this.#news.missed()
     this.#ping(connection)
+  }
+
+  missed(): void {
+    if (!this.#isClosed) this.#news.missed()
   }
 
   close(): void {

@@ -114,14 +114,7 @@ describe.runIf(hasRedis("starting on Redis"))("starting on Redis", () => {
     index.watch(inbox, () => (woken += 1))
     await master.kill()
     await expect(index.chain(inbox)).rejects.toThrow(IndexUnavailable)
-    await until(async () => {
-      try {
-        return (await index.chain(inbox))?.seq === 1
-      } catch (error) {
-        if (error instanceof IndexUnavailable) return false
-        throw error
-      }
-    })
+    await until(async () => (await index.chain(inbox).catch(unlessUnavailable))?.seq === 1)
     expect(await index.assign({ inbox, afterSeq: 1, entries: [entryAfter(entry)] })).toBe(
       "assigned",
     )
@@ -131,6 +124,34 @@ describe.runIf(hasRedis("starting on Redis"))("starting on Redis", () => {
     await until(() => Promise.resolve(woken > before))
     await index.close()
   }, 60_000)
+
+  it("goes on when a replica takes the place of a master of a cluster", async () => {
+    const { nodes, url } = await servers.cluster()
+    const [lost, ...others] = nodes
+    if (lost === undefined) throw new Error("a cluster has nodes")
+    const replica = await servers.follow(lost)
+    await until(async () => {
+      const seen = await Promise.all(others.map(({ admin }) => admin.call("cluster", "nodes")))
+      return seen.every((list) => /slave/.test(String(list)))
+    })
+    const index = await openIndexOn(url)
+    const inboxes = await Promise.all(Array.from({ length: 12 }, () => inboxWithOne(index)))
+    await until(() => isInStep(lost, replica))
+    let woken = 0
+    for (const { inbox } of inboxes) index.watch(inbox, () => (woken += 1))
+    await lost.kill()
+    await until(async () => {
+      const chains = inboxes.map(({ inbox }) => index.chain(inbox).catch(unlessUnavailable))
+      return (await Promise.all(chains)).every((chain) => chain?.seq === 1)
+    })
+    // Whoever waits is told to look.
+    await until(() => Promise.resolve(woken >= inboxes.length))
+    for (const { inbox, entry } of inboxes) {
+      const entries = [entryAfter(entry)]
+      expect(await index.assign({ inbox, afterSeq: 1, entries })).toBe("assigned")
+    }
+    await index.close()
+  }, 90_000)
 
   describe("as a user with the rights that docs/operating.md gives, and no others", () => {
     let url = ""
@@ -164,6 +185,10 @@ async function refusal(url: string): Promise<string> {
   const outcome = await openIndexOn(url).catch((error: unknown) => error)
   if (outcome instanceof IndexRefused) return outcome.message
   throw new Error(`not refused: ${String(outcome)}`)
+}
+
+function unlessUnavailable(error: unknown): undefined {
+  if (!(error instanceof IndexUnavailable)) throw error
 }
 
 async function isInStep(master: RedisServer, replica: RedisServer): Promise<boolean> {

@@ -133,6 +133,25 @@ export class RedisServers {
     return { nodes, url: `redis+cluster://${hosts.join(",")}` }
   }
 
+  /** One more node of a cluster, which follows the master `of` and takes its place when it is gone. */
+  async follow(of: RedisServer): Promise<RedisServer> {
+    const replica = await this.server({
+      "cluster-enabled": "yes",
+      "cluster-config-file": "nodes.conf",
+      "cluster-node-timeout": 2000,
+    })
+    const bus = /cluster-port\n(\d+)/.exec(await config(of.admin, "cluster-port"))?.[1]
+    await replica.admin.call("cluster", "meet", "127.0.0.1", of.port, bus ?? "")
+    const id = String(await of.admin.call("cluster", "myid"))
+    await until(async () => String(await replica.admin.call("cluster", "nodes")).includes(id))
+    await until(async () => {
+      const done = await replica.admin.call("cluster", "replicate", id).catch(() => undefined)
+      return done !== undefined
+    })
+    await until(async () => (await replica.admin.info()).includes("master_link_status:up"))
+    return replica
+  }
+
   /** A master, its replica, and three sentinels, which fail over within seconds. */
   async watched(): Promise<{ master: RedisServer; replica: RedisServer; url: string }> {
     const master = await this.server()
