@@ -85,13 +85,20 @@ async function openLife(scratch: string, seed: string, fault: Planned): Promise<
     },
   })
   const life = { subject, ledger: newLedger(await owners()), draws: new Draws(seed, "load") }
-  try {
-    await subject.start()
-  } catch {
-    // A relay that cannot start is started again.
-    await subject.restart()
+  // A relay that cannot start is started again, and there are no more faults than two.
+  for (let starts = 1; !(await comesUp(subject)); starts++) {
+    if (starts === 3) throw new Error("the relay does not come up")
   }
   return life
+}
+
+async function comesUp(subject: Subject): Promise<boolean> {
+  try {
+    await subject.restart()
+    return true
+  } catch {
+    return false
+  }
 }
 
 /** What is wrong with a relay whose disk failed at these operations and is well again. */

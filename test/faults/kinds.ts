@@ -1,9 +1,11 @@
 // The kinds of fault runs that `npm run test:faults` makes in turn. Each works through pieces that are
 // numbered from 1 and come out the same whenever they are made again.
+import { createHash } from "node:crypto"
 import { Draws } from "../fuzz/random.js"
 import { cutsAt, deathAt, type Image, problemsAfter } from "./crashes.js"
 import { faultsOf, operationsOf, type PlannedFault, problemsWith } from "./disk-faults.js"
 import { runKills } from "./kills.js"
+import { type DiskState, tree } from "./memory-disk.js"
 import { type Moment, record, recordDelivery, type Recording } from "./recording.js"
 
 export interface Work {
@@ -112,17 +114,22 @@ interface CommitPath {
 
 let knownPath: Promise<CommitPath> | undefined
 
-/** Every image there can be while one delivery is finished, one after the other. */
+/** Every image there can be while one delivery is finished, each once. */
 function commitPath(scratch: string): Promise<CommitPath> {
   knownPath ??= (async () => {
     const recording = await recordDelivery(scratch, "commit path")
     const [sending] = recording.ledger.sendings
-    const from = sending?.finished?.askedAt ?? 0
-    const steps = recording.moments
-      .filter(({ at }) => at >= from)
-      .flatMap((moment) =>
-        allCuts(recording, moment).map((_, at): readonly [Moment, number] => [moment, at]),
-      )
+    const { askedAt = 0, doneAt = 0 } = sending?.finished ?? {}
+    const steps: (readonly [Moment, number])[] = []
+    /** What was left before is not looked at again, unless more was promised meanwhile. */
+    const seen = new Set<string>()
+    for (const moment of recording.moments.filter(({ at }) => at >= askedAt)) {
+      for (const [at, { disk }] of allCuts(recording, moment).entries()) {
+        const key = `${moment.at >= doneAt} ${digest(disk)}`
+        if (!seen.has(key)) steps.push([moment, at])
+        seen.add(key)
+      }
+    }
     return { recording, steps }
   })()
   return knownPath
@@ -132,6 +139,15 @@ function allCuts(recording: Recording, moment: Moment): readonly Image[] {
   const { images, isAll } = cutsAt(recording, moment, Infinity)
   if (!isAll) throw new RangeError("not every image")
   return images
+}
+
+function digest(disk: DiskState): string {
+  const hash = createHash("sha256")
+  for (const [path, what] of [...tree(disk)].toSorted(([one], [other]) => (one < other ? -1 : 1))) {
+    hash.update(`${path}\n${typeof what === "string" ? what : what.length}\n`)
+    if (typeof what !== "string") hash.update(what)
+  }
+  return hash.digest("hex")
 }
 
 /** How many images there are while one delivery is finished. */

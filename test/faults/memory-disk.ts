@@ -146,6 +146,16 @@ export class MemoryDisk implements Disk {
     return this.#snapshot
   }
 
+  /** Time has passed, in which a kernel writes out what it has. */
+  flush(): void {
+    for (const [id, node] of this.#nodes) {
+      if (node.kind === "folder") this.#set(id, { ...node, durable: node.names, pending: [] })
+      else
+        this.#set(id, { ...node, durable: node.pending.reduce(applied, node.durable), pending: [] })
+    }
+    this.#tell()
+  }
+
   async create(path: string): Promise<DiskFile> {
     await this.#begin("create")
     const real = this.#realPath(path)

@@ -48,6 +48,7 @@ export function recordDelivery(scratch: string, seed: string): Promise<Recording
     const [owner] = ledger.owners
     if (owner === undefined) throw new RangeError("an owner")
     await party.register(owner)
+    subject.disk.flush()
     const sending = newSending(party, draws, [owner.identity], 700)
     ledger.sendings.push(sending)
     await party.start(sending)

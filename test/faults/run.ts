@@ -72,7 +72,9 @@ async function runFor(minutes: number): Promise<void> {
       const turnEndMs = Math.min(endMs, performance.now() + eachMs)
       while (performance.now() < turnEndMs) {
         const piece = report.takeSeed(kind.name)
-        await kind.run(piece, workOn(kind, piece, turnEndMs))
+        const work = workOn(kind, piece, turnEndMs)
+        // What ends the run of one piece keeps no other one.
+        await kind.run(piece, work).catch((error: unknown) => work.broken("run", String(error)))
         report.save()
       }
     }

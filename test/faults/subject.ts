@@ -126,7 +126,7 @@ export class Subject {
     return this.#index
   }
 
-  /** Another process on what is there, after one that could not start. */
+  /** Another process on what is there, for one that could not start. */
   async restart(): Promise<void> {
     await this.#relay?.stop().catch(() => undefined)
     await this.start()
