@@ -73,7 +73,7 @@ for (const name of frontNames) {
       }
       const relayPort = Number(new URL(relay.url).port)
       const folder = path.join(workshop.folder, name)
-      front = await startRealFront(name, { folder, port, relayPort })
+      front = await startRealFront(name, { folder, port, upstreams: `127.0.0.1:${relayPort}` })
       const init = ["init", "--relay", front.origin, "--no-passphrase", "-q"]
       const opened = await workshop.run("ann", init, { env: front.env })
       expect(opened).toMatchObject({ code: 0 })
@@ -117,7 +117,7 @@ for (const name of frontNames) {
       // More than any front lets through: 413 by nginx, the relay's own answer through Caddy.
       expect(await asked("PUT", { "Content-Length": "999999999" })).toBeGreaterThan(400)
       await stopRelay()
-      expect(await asked("GET")).toBe(502)
+      expect([502, 503]).toContain(await asked("GET"))
       await front.stop()
       expect(front.logged()).not.toMatch(id)
       expect(front.logged()).not.toMatch(someonesAddress)

@@ -24,7 +24,8 @@ interface Place {
   readonly folder: string
   /** Where it listens, on loopback. */
   readonly port: number
-  readonly relayPort: number
+  /** The relay, or several with spaces between them. */
+  readonly upstreams: string
 }
 
 export function hasProgram(name: FrontName): boolean {
@@ -75,7 +76,7 @@ interface Start {
   readonly logFiles: readonly string[]
 }
 
-function caddy({ folder, port, relayPort }: Place): Start {
+function caddy({ folder, port, upstreams }: Place): Start {
   const site = fill(shipped("Caddyfile"), [
     [
       "\n{\n",
@@ -83,7 +84,7 @@ function caddy({ folder, port, relayPort }: Place): Start {
     ],
     ["\n{$KNOTHOLE_HOST:drop.example.org} {", `\nhttps://relay.test:${port} {`],
     ["\t# tls internal", "\ttls internal"],
-    ["127.0.0.1:8787", `127.0.0.1:${relayPort}`],
+    ["127.0.0.1:8787", upstreams],
   ])
   const file = path.join(folder, "Caddyfile")
   writeFileSync(file, site)
@@ -95,7 +96,7 @@ function caddy({ folder, port, relayPort }: Place): Start {
   }
 }
 
-function nginx({ folder, port, relayPort }: Place): Start {
+function nginx({ folder, port, upstreams }: Place): Start {
   const { whole, rootFile } = makeAuthority(folder)
   const file = (name: string) => path.join(folder, name)
   writeFileSync(file("fullchain.pem"), whole.certificate)
@@ -107,7 +108,7 @@ function nginx({ folder, port, relayPort }: Place): Start {
     ["    listen [::]:443 ssl;\n", ""],
     ["/etc/letsencrypt/live/drop.example.org/fullchain.pem", file("fullchain.pem")],
     ["/etc/letsencrypt/live/drop.example.org/privkey.pem", file("privkey.pem")],
-    ["127.0.0.1:8787", `127.0.0.1:${relayPort}`],
+    ["127.0.0.1:8787", upstreams],
   ])
     .replaceAll("server_name drop.example.org", "server_name relay.test")
     .replaceAll("/var/log/nginx/error.log", file("site-error.log"))

@@ -82,7 +82,11 @@ try {
     const port = await freePort()
     await withRelay(name, [originAt(port)], async (relayPort) => {
       const folder = path.join(work, `${name}-front`)
-      const front = await startRealFront(name, { folder, port, relayPort })
+      const front = await startRealFront(name, {
+        folder,
+        port,
+        upstreams: `127.0.0.1:${relayPort}`,
+      })
       try {
         await transfer(name, front.origin, front.env)
         const env = { ...personEnv(path.join(work, name, "bob")), ...front.env }
