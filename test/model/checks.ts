@@ -71,8 +71,9 @@ export class Testimony {
       if (shown !== undefined) this.#checkEntry(model, inbox, entry, shown)
     }
     same(page.floor.seq, inbox.floor, `the floor of ${who}`)
-    same(page.newAfter, inbox.listed, `what is new in ${who}`)
-    inbox.listed = Math.max(inbox.listed, wanted.at(-1)?.seq ?? 0)
+    between(page.newAfter, inbox.listedLeast, inbox.listed, `what is new in ${who}`)
+    inbox.listed = Math.max(page.newAfter, wanted.at(-1)?.seq ?? 0)
+    inbox.listedLeast = inbox.listed
     const [least, most] = [model.used(inbox, "certain"), model.used(inbox)]
     for (const of of ["bytes", "deliveries"] as const) {
       between(page.used[of], least[of], most[of], `${of} used of ${who}`)

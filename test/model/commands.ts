@@ -16,6 +16,7 @@ import {
   record,
   tuple,
 } from "fast-check"
+import { encodeBearer } from "../../protocol/index.js"
 import { Testimony } from "./checks.js"
 import { type Deed, deeds, type Picks, reserving, type Scene, type Tally } from "./deeds.js"
 import { among, Disagreement } from "./disagreement.js"
@@ -29,6 +30,7 @@ type Command = AsyncCommand<Scene, object>
 const minuteMs = 60_000
 const hourMs = 60 * minuteMs
 const dayMs = 24 * hourMs
+const claimMs = minuteMs
 
 /** How the relay that a deed was asked of ended, and what the next one found. */
 interface Death {
@@ -274,6 +276,88 @@ class Jumping extends Happening {
   }
 }
 
+/** Every server of the index has lost what it had, while the relay runs. */
+class Flushing extends Happening {
+  constructor() {
+    super("the index is flushed")
+  }
+
+  async happen(scene: Scene): Promise<string | undefined> {
+    const { model, world } = scene
+    if (world.backend.server === undefined) return undefined
+    await world.backend.server.flush()
+    await whole(scene)
+    model.lostIndex()
+    return "the index is flushed"
+  }
+}
+
+/** Others take over from the index's servers, which have what those had some time ago. */
+class FailingOver extends Happening {
+  constructor() {
+    super("the index fails over")
+  }
+
+  async happen(scene: Scene): Promise<string | undefined> {
+    const { model, world } = scene
+    if (world.backend.server === undefined) return undefined
+    await world.backend.server.failOver()
+    await whole(scene)
+    model.fellBehind()
+    for (const upload of model.uploads.filter(({ state }) => state === "open")) {
+      // Long past its time, it may or may not have been taken up from the disk again.
+      const isPast = upload.expiresMs + hourMs <= model.nowMs
+      const reply = await world.client.get(`/v1/uploads/${upload.id}`, encodeBearer(upload.token))
+      if (isPast && reply.status === 401) upload.state = "over"
+    }
+    return "the index fails over"
+  }
+}
+
+/** What the index has now is what others will have when they take over. */
+class Remembering extends Happening {
+  constructor() {
+    super("the index is copied")
+  }
+
+  async happen({ world }: Scene): Promise<string | undefined> {
+    if (world.backend.server === undefined) return undefined
+    await world.backend.server.remember()
+    return "the index is copied"
+  }
+}
+
+/** Nothing more can be written to the index, for the time of one deed. */
+class OutOfMemory extends Happening {
+  readonly #name: string
+  readonly #picks: Picks
+
+  constructor(name: string, picks: Picks) {
+    super(`${name} while the index is full`)
+    this.#name = name
+    this.#picks = picks
+  }
+
+  async happen(scene: Scene): Promise<string | undefined> {
+    const { server } = scene.world.backend
+    const deed = server && (await deeds[this.#name]?.make(scene, this.#picks))
+    if (server === undefined || deed === undefined) return undefined
+    await server.setFull(true)
+    let answer: Answer
+    try {
+      answer = await ask(deed, [...deed.allowed, "index_unavailable"])
+    } finally {
+      await server.setFull(false)
+    }
+    await whole(scene)
+    if (answer === "index_unavailable") {
+      await scene.world.relay.reconcile()
+      await learn(scene, this.#name, this.#picks, deed)
+    }
+    return `${deed.says}, while the index is full: ${answer}`
+  }
+}
+
 /** Others use the disk as well. */
 class Filling extends Happening {
   readonly #freeBytes: number
@@ -289,8 +373,20 @@ class Filling extends Happening {
   }
 }
 
+/** Until the relay has seen what befell its index, and has mended it. */
+async function whole(scene: Scene): Promise<void> {
+  const { model, world } = scene
+  const address = "knot1" // Any will do: what is asked for is a refusal of another kind.
+  for (;;) {
+    await world.advance(1_000)
+    look({ model, world })
+    const { status } = await world.client.get(`/v1/inboxes/${address}`)
+    if (status !== 503) return
+  }
+}
+
 /** The relay reads the clock whenever it does something; the model has to look when it does. */
-function look({ model, world: { clock } }: Scene): void {
+function look({ model, world: { clock } }: Pick<Scene, "model" | "world">): void {
   model.time.look(clock.wallMs(), clock.monotonicMs())
 }
 
@@ -357,6 +453,10 @@ async function restart(
   model.time.start(world.clock.wallMs(), world.clock.monotonicMs())
   if (how.indexLost) model.lostIndex()
   model.time.note()
+  if (world.backend.server === undefined) return
+  // What the dead one had claimed there stays its own for a minute; who asks before is to ask again.
+  await world.advance(claimMs)
+  look(scene)
 }
 
 const picks: Arbitrary<Picks> = tuple(nat(59), nat(59), nat(59))
@@ -380,6 +480,27 @@ const waits = [
   31 * dayMs,
 ]
 const jumps = [-30 * dayMs, -hourMs, -minuteMs, minuteMs, hourMs, 30 * dayMs]
+
+/** Deeds that change something; what others see of it is looked at when there is room again. */
+const changing = [
+  "start",
+  "startAgain",
+  "extend",
+  "part",
+  "putAll",
+  "finish",
+  "giveUp",
+  "discard",
+  "revoke",
+]
+
+/** What befalls an index that is a server. */
+const serverHappenings: Arbitrary<Command>[] = [
+  constant(new Flushing()),
+  constant(new Remembering()),
+  constant(new FailingOver()),
+  tuple(constantFrom(...changing), picks).map(([name, drawn]) => new OutOfMemory(name, drawn)),
+]
 
 const happenings: Arbitrary<Command>[] = [
   picks.map((drawn) => new Sending(drawn, undefined)),
@@ -411,7 +532,8 @@ export function relayIsItsModel(backend: Backend): {
   readonly tally: Readonly<Tally>
 } {
   const tally: Tally = { runs: 0, commands: 0, deaths: 0 }
-  const drawing = commands(happenings, { maxCommands: mostCommands, size: "max" })
+  const all = backend.server === undefined ? happenings : [...happenings, ...serverHappenings]
+  const drawing = commands(all, { maxCommands: mostCommands, size: "max" })
   const property = asyncProperty(nat(), drawing, async (seed, drawn) => {
     tally.runs += 1
     await runModel(new World(backend, String(seed)), drawn, tally)

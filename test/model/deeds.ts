@@ -106,6 +106,7 @@ function newUpload({ model, world, testimony }: Scene, [a, b, c]: Picks): Upload
     receipts: [],
     acceptedMs: 0,
     leasedUntilMs: 0,
+    isUnsure: false,
   }
 }
 
@@ -440,7 +441,15 @@ const register: MakeDeed = async ({ model, world, testimony }, [a]) => {
     done() {
       const known = model.inboxes.get(person)
       if (known === undefined) {
-        const fresh = { person, isClosed: false, entries: [], floor: 0, listed: 0, sessions: [] }
+        const fresh = {
+          person,
+          isClosed: false,
+          entries: [],
+          floor: 0,
+          listed: 0,
+          listedLeast: 0,
+          sessions: [],
+        }
         model.inboxes.set(person, fresh)
       } else if (isNew) {
         known.isClosed = false

@@ -38,6 +38,8 @@ export interface Inbox {
   floor: number
   /** The highest seq in any listing. */
   listed: number
+  /** Less, where an index was put back. */
+  listedLeast: number
   sessions: Session[]
 }
 
@@ -67,6 +69,8 @@ export interface Upload {
   acceptedMs: number
   /** Somebody who was fetching when it expired may go on until then. */
   leasedUntilMs: number
+  /** Since then the index was put back: it may have forgotten a lease, or that this is over. */
+  isUnsure: boolean
 }
 
 /** What the relay takes for the time: the wall clock, but for its leaps and never backwards. */
@@ -131,7 +135,12 @@ export class Model {
       if (askedBytes !== upload.askedBytes) return ["idempotency_mismatch"]
       return upload.state === "open" && upload.expiresMs <= this.nowMs ? ["upload_expired"] : ["ok"]
     }
-    if (upload.overUntilMs > this.nowMs) return ["upload_expired"]
+    if (upload.overUntilMs > this.nowMs && !upload.isUnsure) return ["upload_expired"]
+    const again = this.#startAnew(upload, askedBytes)
+    return upload.overUntilMs > this.nowMs ? [...again, "upload_expired"] : again
+  }
+
+  #startAnew(upload: Upload, askedBytes: number): Answer[] {
     if (upload.recipients.some((person) => !this.isOpen(person))) return ["no_such_inbox"]
     return this.#room(upload, askedBytes, askedBytes)
   }
@@ -199,7 +208,9 @@ export class Model {
   }
 
   fetch({ gone, maybe, expiresMs, upload }: Entry): Answer[] {
-    const kept = expiresMs > this.nowMs || upload.leasedUntilMs > this.nowMs ? "ok" : "expired"
+    const isLeased = upload.leasedUntilMs > this.nowMs
+    const kept = expiresMs > this.nowMs || isLeased ? "ok" : "expired"
+    if (gone === undefined && isLeased && upload.isUnsure) return ["ok", "expired"]
     if (gone !== undefined) return [refusalOf(gone)]
     return maybe === undefined ? [kept] : [kept, refusalOf(maybe)]
   }
@@ -237,6 +248,7 @@ export class Model {
     upload.createdMs = this.nowMs
     upload.parts.clear()
     upload.overUntilMs = 0
+    upload.isUnsure = false
     upload.askedBytes = askedBytes
     upload.reservedBytes = askedBytes
     upload.heldMost = askedBytes
@@ -319,7 +331,7 @@ export class Model {
   lostIndex(): void {
     for (const inbox of this.inboxes.values()) {
       inbox.sessions = []
-      inbox.listed = inbox.entries.length
+      inbox.listed = inbox.listedLeast = inbox.entries.length
     }
     for (const upload of this.uploads) {
       upload.leasedUntilMs = 0
@@ -327,6 +339,15 @@ export class Model {
       upload.heldMost = upload.reservedBytes
       if (upload.state === "open" && upload.expiresMs + hourMs <= this.nowMs) upload.state = "over"
     }
+  }
+
+  /** A relay whose index is put back to an earlier moment: sessions and listings since then are not known. */
+  fellBehind(): void {
+    for (const inbox of this.inboxes.values()) {
+      inbox.sessions = []
+      inbox.listedLeast = 0
+    }
+    for (const upload of this.uploads) upload.isUnsure = true
   }
 
   #known({ state, expiresMs }: Upload): Answer | undefined {
