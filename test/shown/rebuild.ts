@@ -11,6 +11,7 @@ import { tmpdir } from "node:os"
 import path from "node:path"
 import { createInterface } from "node:readline"
 import { cpuSecondsOf, freePort, program, stopServer } from "../../bench/processes.js"
+import { hasRedis, RedisServers } from "../redis/servers.js"
 import { fillFolder } from "./filled-folder.js"
 import { atLeast, atMost, exactly, showFigures } from "./figures.js"
 
@@ -33,11 +34,12 @@ interface Start {
   readonly peakMiB: number
 }
 
-async function startRelay(): Promise<Start> {
+async function startRelay(settings: readonly string[] = []): Promise<Start> {
   const port = await freePort()
   const startedMs = performance.now()
   const seconds = (): number => (performance.now() - startedMs) / 1000
-  const args = [program, "relay", "--listen", `127.0.0.1:${port}`, "--data", folder]
+  const listen = ["--listen", `127.0.0.1:${port}`, "--data", folder]
+  const args = [program, "relay", ...listen, ...settings]
   const relay: ChildProcess = spawn(process.execPath, args, { stdio: ["ignore", "ignore", "pipe"] })
   let listensSeconds = Number.NaN
   let rebuildSeconds = 0
@@ -93,6 +95,29 @@ async function statusOf(url: string): Promise<number> {
   }
 }
 
+async function startsOnRedis(): Promise<
+  readonly { readonly what: string; readonly starts: readonly Start[] }[]
+> {
+  const servers = new RedisServers()
+  try {
+    const redis = await servers.server()
+    const empty: Start[] = []
+    const there: Start[] = []
+    for (let round = 0; round < rounds; round++) {
+      await redis.admin.flushall()
+      empty.push(await startRelay(["--redis", redis.url]))
+      there.push(await startRelay(["--redis", redis.url]))
+      console.log(`round ${round + 1} of ${rounds} on Redis`, empty.at(-1), there.at(-1))
+    }
+    return [
+      { what: "which is empty", starts: empty },
+      { what: "which is there", starts: there },
+    ]
+  } finally {
+    await servers.close()
+  }
+}
+
 const rounded = (value: number): number => Number(value.toFixed(2))
 
 const median = (values: readonly number[]): number =>
@@ -108,6 +133,7 @@ try {
     kept.push(await startRelay())
     console.log(`round ${round + 1} of ${rounds}`, lost.at(-1), kept.at(-1))
   }
+  const onRedis = hasRedis("the starts with the index in a Redis") ? await startsOnRedis() : []
   const rates = lost.map(({ rebuilt, rebuildSeconds }) => rebuilt / rebuildSeconds)
   showFigures(
     "rebuild",
@@ -127,13 +153,21 @@ try {
         deliveries / 2000,
         "s",
       ),
+      ...onRedis.flatMap(({ what, starts }) =>
+        atMost(
+          `start with the index in a Redis, ${what}, s`,
+          rounded(median(starts.map(({ readySeconds }) => readySeconds))),
+          deliveries / 2000,
+          "s",
+        ),
+      ),
       atMost(
         "peak of its own memory, MiB",
         Math.round(Math.max(...lost.map((one) => one.peakMiB))),
         250,
       ),
     ],
-    { deliveries, perInbox, lost, kept },
+    { deliveries, perInbox, lost, kept, onRedis },
   )
 } finally {
   rmSync(work, { recursive: true, force: true })
