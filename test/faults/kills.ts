@@ -106,6 +106,8 @@ class World {
   #strike: Strike | undefined
   stage: Stage = "starting"
   #isRedisUp = true
+  /** Once in each round. */
+  #hasStruck = false
   #redisGone: Promise<void> = Promise.resolve()
   #callers: readonly { readonly relay: RelayProcess; readonly caller: Caller }[] = []
   #timer: NodeJS.Timeout | undefined
@@ -186,6 +188,7 @@ class World {
   /** From the moment all is started that the last strike left dead, until the load was ended. */
   async #round(work: () => Promise<void>): Promise<void> {
     this.stage = "starting"
+    this.#hasStruck = false
     this.#over = new AbortController()
     setMaxListeners(0, this.#over.signal)
     const strike = this.#strike
@@ -286,8 +289,8 @@ class World {
 
   #onPhase(phase: Phase): void {
     const strike = this.#strike
-    if (this.stage !== "under load" || strike?.when !== "a request" || strike.phase !== phase)
-      return
+    if (this.#hasStruck || this.stage !== "under load") return
+    if (strike?.when !== "a request" || strike.phase !== phase) return
     strike.skip -= 1
     if (strike.skip < 0) this.#killAfter(strike.afterMs, () => `after "${phase}" was asked for`)
   }
@@ -299,7 +302,8 @@ class World {
 
   #kill(where: string): void {
     const strike = this.#strike
-    if (strike === undefined || this.#over.signal.aborted) return
+    if (strike === undefined || this.#hasStruck) return
+    this.#hasStruck = true
     const { victim } = strike
     const relay = this.#relays[strike.at]
     const goesOnAlone =

@@ -2,9 +2,10 @@
 // numbered from 1 and come out the same whenever they are made again.
 import { createHash } from "node:crypto"
 import { Draws } from "../fuzz/random.js"
+import { hasRedis } from "../redis/servers.js"
 import { cutsAt, deathAt, type Image, problemsAfter } from "./crashes.js"
 import { faultsOf, operationsOf, type PlannedFault, problemsWith } from "./disk-faults.js"
-import { runKills } from "./kills.js"
+import { type KillsOptions, runKills } from "./kills.js"
 import { type DiskState, tree } from "./memory-disk.js"
 import { type Moment, record, recordDelivery, type Recording } from "./recording.js"
 
@@ -28,6 +29,7 @@ const load = { actors: 3, actions: 4 }
 const cutsOfMoment = 24
 const piecesOfLife = 32
 const pairsOfPiece = 5
+const killsOfPiece = 25
 /** Images of the commit path in one piece. */
 const pieceImages = 200
 
@@ -223,21 +225,42 @@ async function checkFaults(
   for (const problem of await problemsWith(work.scratch, seed, faults)) work.broken(step, problem)
 }
 
-const kills: Kind = {
-  name: "kills",
-  async run(piece, work) {
-    const { kills: times, violation } = await runKills({
-      seed: piece,
-      kills: 25,
-      isOver: work.isOver,
-    })
-    work.count("kills", times)
-    if (violation !== undefined) work.broken(violation.step, violation.problem)
-  },
-  // What the machine makes of a seed differs, so it is run as it was.
-  replay(piece, _step, work) {
-    return kills.run(piece, work)
-  },
+async function runKillsOf(
+  piece: number,
+  name: string,
+  work: Work,
+  redis?: KillsOptions["redis"],
+): Promise<void> {
+  const { isOver } = work
+  const options = { seed: piece, kills: killsOfPiece, isOver, ...(redis && { redis }) }
+  const { kills: times, violation } = await runKills(options)
+  work.count(name, times)
+  if (violation !== undefined) work.broken(violation.step, violation.problem)
 }
 
-export const kinds: readonly Kind[] = [deaths, powerCuts, commits, diskFaults, kills]
+const kills: Kind = {
+  name: "kills",
+  run: (piece, work) => runKillsOf(piece, "kills", work),
+  // What the machine makes of a seed differs, so it is run as it was.
+  replay: (piece, _step, work) => kills.run(piece, work),
+}
+
+/** One relay or two whose index is in Redis, and that Redis itself. */
+const redisKills: Kind = {
+  name: "redis-kills",
+  run: (piece, work) =>
+    runKillsOf(piece, "kills of relays on Redis, and of Redis", work, {
+      relays: piece % 2 === 0 ? 1 : 2,
+      keeps: piece % 4 < 2 ? "everysec" : "nothing",
+    }),
+  replay: (piece, _step, work) => redisKills.run(piece, work),
+}
+
+export const kinds: readonly Kind[] = [
+  deaths,
+  powerCuts,
+  commits,
+  diskFaults,
+  kills,
+  ...(hasRedis("kills of relays on Redis") ? [redisKills] : []),
+]
