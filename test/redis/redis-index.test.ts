@@ -357,6 +357,23 @@ describe.runIf(hasRedis("the index on Redis"))("the index on Redis", () => {
     await woken
   }, 60_000)
 
+  it("tells watchers when a node of a cluster is lost that they do not listen to", async () => {
+    const { nodes, url } = await servers.cluster()
+    const index = await openOne(undefined, url)
+    const inboxes = Array.from({ length: 12 }, someInbox)
+    for (const inbox of inboxes) await index.openInbox(inbox, bytesOf("bundle"))
+    const heard = await Promise.all(
+      nodes.map(({ admin }) => admin.pubsub("CHANNELS", "knothole:*")),
+    )
+    const lost = nodes.find((_, at) => heard[at]?.length === 0)
+    const woken = new Promise<void>((resolve) => {
+      index.watch(someInbox(), resolve)
+    })
+    await lost?.kill()
+    await Promise.all(inboxes.map((inbox) => index.chain(inbox).catch(() => undefined)))
+    await woken
+  }, 60_000)
+
   it("T25 without memory takes nothing in, goes on reading, and lets people fetch and discard", async () => {
     const own = await servers.server()
     const index = await openOne(undefined, own.url)
