@@ -23,6 +23,7 @@ import {
   rmdir,
   statfs,
   utimes,
+  writeFile,
 } from "node:fs/promises"
 import path from "node:path"
 import {
@@ -70,7 +71,7 @@ import {
 } from "./placing.js"
 import { errorCode } from "./error-code.js"
 import { syncFolder } from "./private-files.js"
-import { asError, type CallOptions, say } from "./progress.js"
+import { asError, type CallOptions, notice, say } from "./progress.js"
 import {
   type FailedEntry,
   type FailureReason,
@@ -296,6 +297,9 @@ function hasNoInodes(into: string): boolean {
     throw error
   }
 }
+
+/** Windows asks before it opens or runs what has it: 3 is the Internet. */
+const zoneMark = "[ZoneTransfer]\r\nZoneId=3\r\n"
 
 /** How private folders are named, and nothing that a delivery puts beside them. */
 const privatePrefix = ".knothole-"
@@ -1120,6 +1124,8 @@ class Receiving {
       if (reason === "mac") await rm(this.#pathOf(entry), { force: true })
     }
     if (this.#failed.size > 0) await this.#removeUnneededFolders()
+    // Before the times: a stream is a part of its file, and writing to it is writing to that.
+    if (process.platform === "win32") await this.#markAsForeign()
     for (const [index, entry] of this.#manifest.entries.entries()) {
       if (entry.type === "directory" || this.#failed.has(index)) continue
       if (!this.#isAskedFor(index)) continue
@@ -1155,6 +1161,25 @@ class Receiving {
         this.#folders.set(folder, undefined)
       } catch (error) {
         if (!["ENOTEMPTY", "EEXIST"].includes(errorCode(error) ?? "")) throw error
+      }
+    }
+  }
+
+  /** By the stream that browsers and mail programs write. No name holds a colon here: it ends the name. */
+  async #markAsForeign(): Promise<void> {
+    for (const [index, { type }] of this.#manifest.entries.entries()) {
+      if (type !== "file" || this.#failed.has(index) || !this.#isAskedFor(index)) continue
+      this.#stop.signal.throwIfAborted()
+      try {
+        await writeFile(`${this.#pathOf(index)}:Zone.Identifier`, zoneMark)
+      } catch (error) {
+        // What a disk without streams, such as FAT, says of such a name.
+        if (!["ENOENT", "EINVAL", "ENOTSUP"].includes(errorCode(error) ?? "")) throw error
+        notice(
+          this.#options,
+          `${this.#place.into} is on a disk that cannot mark files as coming from elsewhere; Windows will not ask before it opens them`,
+        )
+        return
       }
     }
   }

@@ -36,7 +36,7 @@ type Call = (file: string, options?: unknown) => Promise<unknown>
 
 /** Lays `act` over a function of node:fs/promises until the test ends, or what this gives back is called. */
 export function insteadOf(
-  name: "link" | "readdir" | "rm" | "rmdir",
+  name: "link" | "readdir" | "rm" | "rmdir" | "writeFile",
   act: (call: Call, file: string, options?: unknown) => Promise<unknown>,
 ): () => void {
   // All of these take a path first and one thing more; what they give back is only handed on.

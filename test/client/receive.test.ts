@@ -100,10 +100,20 @@ async function interruptedBeforePlacing({ receive, into: usual }: Made, into = u
   await expect(receive({ into, signal: stop.signal, onProgress })).rejects.toThrow("aborted")
 }
 
-function onWindows(): void {
+/** Where a name with a colon is a stream of the file before it: what is written to them, if the disk has any. */
+function onWindows({ streams = true } = {}): Map<string, unknown> {
   const { platform } = process
   onTestFinished(() => void Object.defineProperty(process, "platform", { value: platform }))
   Object.defineProperty(process, "platform", { value: "win32" })
+  const written = new Map<string, unknown>()
+  insteadOf("writeFile", async (writeFile, file, content) => {
+    const [name = "", stream] = path.basename(file).split(":")
+    if (stream === undefined) return writeFile(file, content)
+    if (!streams) throw Object.assign(new Error("ENOENT: no such name"), { code: "ENOENT" })
+    expect(statSync(path.join(path.dirname(file), name)).isFile()).toBe(true)
+    return written.set(`${name}:${stream}`, content)
+  })
+  return written
 }
 
 /** The content of the second file is not what its sender says. */
@@ -127,6 +137,26 @@ async function cutOffInPlace({ receive }: Made): Promise<void> {
 }
 
 describe("receiving", () => {
+  test("marks each file for Windows as coming from elsewhere", async () => {
+    const { receive } = await make()
+    const written = onWindows()
+    await receive()
+    const mark = "[ZoneTransfer]\r\nZoneId=3\r\n"
+    const names = ["large", "medium", "none", "small"]
+    expect(written).toEqual(new Map(names.map((name) => [`${name}:Zone.Identifier`, mark])))
+  })
+
+  test("says once that a disk keeps no such marks, and goes on", async () => {
+    const { receive, into } = await make()
+    onWindows({ streams: false })
+    const notices: string[] = []
+    const onProgress = (event: ProgressEvent) => {
+      if (event.kind === "notice") notices.push(event.text)
+    }
+    await expect(receive({ onProgress })).resolves.toMatchObject({ files: 4, failed: [] })
+    expect(notices).toEqual([expect.stringContaining(`${into} is on a disk that cannot mark`)])
+  })
+
   test("puts everything in place, then deletes the relay's copy and its own folder", async () => {
     const { setting, id, into, receive } = await make()
     const result = await receive()
