@@ -72,9 +72,11 @@ async function addContact(request: Of<"add">, context: Context): Promise<void> {
   })
   const words = wordsOf(contact)
   output.result(words.join(" "))
+  const isNew = before === undefined || contactAddress(before) !== contactAddress(contact)
+  const became = before === undefined ? "added" : isNew ? "changed" : "here already"
   output.say(
     contact.comparedMs === undefined
-      ? `'${contact.name}' is ${before === undefined ? "added" : "changed"}, and not compared yet: the address could be another's than you think.\nAsk them, by voice or in person, for the words of their 'knothole address'. If they are these, run:\n  knothole contact verify ${contact.name}`
+      ? `'${contact.name}' is ${became}, and not compared yet: the address could be another's than you think.\nAsk them, by voice or in person, for the words of their 'knothole address'. If they are these, run:\n  knothole contact verify ${contact.name}`
       : `'${contact.name}' has the key you compared words for; nothing needs to be compared again.`,
   )
   output.event("contact", contactForPrograms(contact))

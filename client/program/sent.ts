@@ -7,7 +7,7 @@ import type { Context, WorkOptions } from "./context.js"
 import { completeId, isWholeId } from "./quantities.js"
 
 // The relay cannot tell the two apart: either way the recipient had it deleted.
-const takenMeaning = "taken: the recipient picked it up, or discarded it"
+const takenMeaning = "That means that the recipient picked it up, or discarded it."
 
 export async function showStatus(request: SentRequest, context: Context): Promise<void> {
   const { output } = context

@@ -146,6 +146,12 @@ describe("a contact", () => {
     expect(list.stdout).toContain("not compared yet")
   })
 
+  it("that is added once more as it is stays as it is, and is not said to have changed", async () => {
+    await run("repeats", "contact", "add", "anna", anna.address)
+    const again = await run("repeats", "contact", "add", "anna", anna.address)
+    expect(again.stderr).toContain("'anna' is here already, and not compared yet")
+  })
+
   it("is verified by its words only, and words that differ are said so", async () => {
     await run("verifies", "contact", "add", "anna", anna.address)
     const [first = "", ...rest] = anna.words
