@@ -365,9 +365,8 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       // Whoever waits for a delivery hears that there is none, and asks again.
       stopping.abort()
       try {
-        await operatorSocket?.close()
-        await operatorServer?.stop()
-        await server.stop()
+        // All at once: from now on nothing new is taken in anywhere.
+        await Promise.all([server.stop(), operatorServer?.stop(), operatorSocket?.close()])
         await stopSchedule?.()
         await keeper.ended()
         await chains.idle()

@@ -84,6 +84,24 @@ describe("a connection that asks for more than an answer", () => {
     expect(ranges).toEqual(asked)
   })
 
+  it("whose relay stops meanwhile is told with the next answer that it ends", async () => {
+    const socket = open()
+    const before = clock.waiting
+    socket.write(getOneByte(1, "?wait=45") + getOneByte(2) + getOneByte(3))
+    const answer = answerOn(socket)
+    await until(() => clock.waiting > before)
+    const stopping = under.relay.stop()
+    const { statuses, text } = await answer
+    // The first began before; with the second it is told, and the third goes elsewhere.
+    expect(statuses).toEqual([206, 206])
+    expect(text.match(/^Connection: .*$/gim)).toEqual([
+      "Connection: keep-alive",
+      "Connection: close",
+    ])
+    clock.advance(10_000)
+    await stopping
+  })
+
   it("T42: thousands of pipelined requests are answered in order up to a thousand, and then the connection ends", async () => {
     for (const count of [1000, 3000]) {
       const socket = open()

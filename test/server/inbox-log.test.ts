@@ -63,33 +63,6 @@ describe("the log of an inbox", () => {
     expect((await logs.read(inbox))?.places.map(({ kind }) => kind)).toEqual(["buried"])
   })
 
-  it("knows the greatest number it has, whatever came after that", async () => {
-    expect(await logs.lastSeq(inboxIdOf(random(20)))).toBe(0)
-    expect(await logs.lastSeq(inbox)).toBe(0)
-    const places = chain(100)
-    const floorAt = (seq: number): LogRecord => {
-      const place = places[seq - 1]
-      if (place === undefined) throw new RangeError("no such place")
-      return { kind: "floor", seq, head: place.head }
-    }
-    const steps = [
-      () => logs.append(inbox, places.map(published)),
-      () => logs.append(inbox, places.slice(0, 70).map(taken)),
-      () => logs.append(inbox, [floorAt(50)]),
-      () => logs.compact(inbox),
-      () => logs.append(inbox, places.slice(70).map(taken)),
-      () => logs.compact(inbox),
-      () => logs.append(inbox, [floorAt(100)]),
-      () => logs.compact(inbox),
-    ]
-    for (const [at, step] of steps.entries()) {
-      await step()
-      expect([at, await logs.lastSeq(inbox)]).toEqual([at, 100])
-    }
-    truncateSync(file(), statSync(file()).size - 1)
-    expect(await logs.lastSeq(inbox)).toBe(0)
-  })
-
   it("reads a log of any length, in pieces", async () => {
     truncateSync(file(), 200_001 * recordBytes)
     await logs.append(inbox, chain(3).map(published))
