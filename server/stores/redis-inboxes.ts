@@ -666,7 +666,9 @@ export function redisInboxes(parts: RedisParts): RedisInboxes {
     },
 
     async listing({ inbox, afterSeq, limit, envelopes }) {
-      const args = [afterSeq, limit, envelopes ? "1" : "0"]
+      // Anybody may ask for what comes after the greatest number; the one after it would not be exact.
+      const after = Math.min(afterSeq, Number.MAX_SAFE_INTEGER - 1)
+      const args = [after, limit, envelopes ? "1" : "0"]
       const reply = await run(listing, keys.inbox(inbox), args)
       return parsed("listing", () => {
         if (reply.list().length === 0) return undefined

@@ -172,6 +172,13 @@ describe.runIf(hasRedis(what))(what, () => {
     }
   })
 
+  it("list nothing after the greatest number there can be", async () => {
+    await one.send(makeDelivery([alice]))
+    const session = await one.login(alice)
+    const { entries } = await one.list(session, `?after=${Number.MAX_SAFE_INTEGER}`)
+    expect(entries).toEqual([])
+  })
+
   it("number what both publish in one inbox in one row, without a gap", async () => {
     const sends = Array.from({ length: 12 }, (_, at) =>
       (at % 2 === 0 ? one : two).send(makeDelivery([alice])),

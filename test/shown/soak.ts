@@ -2,7 +2,7 @@
  * A relay under a steady mixed load for so many minutes, looked at every second: the memory as the
  * kernel counts it must not go on growing, nor may descriptors or files. Keeps the curve.
  *
- *   npm run soak -- --minutes 15
+ *   npm run soak -- [--minutes 15] [--redis]
  */
 import {
   type Dirent,
@@ -28,9 +28,16 @@ import {
 } from "../../bench/processes.js"
 import { errorCode } from "../../client/error-code.js"
 import { SoakLoad } from "../../bench/soak-load.js"
+import { RedisServers } from "../redis/servers.js"
 import { atLeast, atMost, exactly, showFigures } from "./figures.js"
 
-const { values } = parseArgs({ options: { minutes: { type: "string", default: "15" } } })
+const { values } = parseArgs({
+  options: {
+    minutes: { type: "string", default: "15" },
+    /** The index is in a Redis of its own, which is not what is looked at. */
+    redis: { type: "boolean", default: false },
+  },
+})
 const minutes = Number(values.minutes)
 if (!(minutes > 0)) throw new RangeError("--minutes is a number")
 
@@ -59,6 +66,9 @@ const work = mkdtempSync(path.join(tmpdir(), "knothole-soak-"))
 const data = path.join(work, "data")
 const origin = `http://127.0.0.1:${await freePort()}`
 const metrics = `http://127.0.0.1:${await freePort()}`
+const redisServers = new RedisServers()
+const redis = values.redis ? await redisServers.server({ appendonly: "yes" }) : undefined
+const name = redis === undefined ? "soak" : "soak-redis"
 // Expiries are among the rest: some of what is sent is left lying.
 const settings = [
   "--operator-listen",
@@ -67,6 +77,7 @@ const settings = [
   "1m",
   "--disk-headroom",
   "0",
+  ...(redis === undefined ? [] : ["--redis", redis.url]),
 ]
 const relay = await startServer(
   process.execPath,
@@ -102,7 +113,7 @@ try {
   const last = samples.at(-1)
   const gone = (counts["deliveries"] ?? 0) + (counts["uploads given up"] ?? 0)
   showFigures(
-    "soak",
+    name,
     [
       atMost("memory: peak of the last third / of the middle one", growth(resident), growthBound),
       atMost(
@@ -132,6 +143,7 @@ try {
   )
 } finally {
   await stopServer(relay)
+  await redisServers.close()
   rmSync(work, { recursive: true, force: true })
 }
 
@@ -201,8 +213,8 @@ function keepCurve(samples: readonly Sample[]): void {
     Object.values(sample).map((value: number) => Number(value.toFixed(2))),
   )
   const csv = [names.join(","), ...rows.map((row) => row.join(","))].join("\n")
-  writeFileSync("test-results/soak.csv", `${csv}\n`)
-  writeFileSync("test-results/soak.svg", drawCurve(samples))
+  writeFileSync(`test-results/${name}.csv`, `${csv}\n`)
+  writeFileSync(`test-results/${name}.svg`, drawCurve(samples))
 }
 
 /** Memory over time, with the thirds that are compared. */
