@@ -18,7 +18,15 @@ import {
 } from "fast-check"
 import { encodeBearer } from "../../protocol/index.js"
 import { Testimony } from "./checks.js"
-import { type Deed, deeds, type Picks, reserving, type Scene, type Tally } from "./deeds.js"
+import {
+  type Deed,
+  deeds,
+  type Picks,
+  reserving,
+  type Scene,
+  sendBody,
+  type Tally,
+} from "./deeds.js"
 import { among, Disagreement } from "./disagreement.js"
 import { type Answer, Model } from "./model.js"
 import { personAt } from "../server/people.js"
@@ -115,10 +123,9 @@ class Sending extends Happening {
     if (start === undefined) return undefined
     if ((await ask(start, start.allowed)) !== "ok") return start.says
     const at = model.uploads.length - 1
-    for (const name of ["putAll", "part"]) {
-      const deed = await deeds[name]?.make(scene, [at, 0, 0])
-      if (deed !== undefined) await ask(deed, deed.allowed)
-    }
+    const upload = model.uploads[at]
+    const body = upload && sendBody(scene, upload)
+    if (body !== undefined) await ask(body, body.allowed)
     const finish = await make(scene, "finish", [at, 0, 0])
     const ended =
       this.#death === undefined
@@ -390,7 +397,7 @@ function look({ model, world: { clock } }: Pick<Scene, "model" | "world">): void
   model.time.look(clock.wallMs(), clock.monotonicMs())
 }
 
-async function ask(deed: Deed, allowed: readonly Answer[]): Promise<Answer> {
+export async function ask(deed: Deed, allowed: readonly Answer[]): Promise<Answer> {
   return hear(deed, allowed, await deed.ask())
 }
 
@@ -405,7 +412,7 @@ function hear(
   return answer
 }
 
-function answerOf({ status, body }: Awaited<ReturnType<Deed["ask"]>>): Answer {
+export function answerOf({ status, body }: Awaited<ReturnType<Deed["ask"]>>): Answer {
   if (status < 300) return "ok"
   const said: unknown = Buffer.isBuffer(body) ? JSON.parse(body.toString()) : body
   if (typeof said === "object" && said !== null && "code" in said) return String(said.code)
@@ -541,20 +548,26 @@ export function relayIsItsModel(backend: Backend): {
   return { property, tally }
 }
 
-/** Runs commands on a relay of their own, from two open inboxes on, and takes a last look at everything. */
+/** A relay of its own with two open inboxes, and what is known of it. */
+export async function openScene(world: World, tally: Tally): Promise<Scene> {
+  const model = new Model()
+  const testimony = new Testimony(await Promise.all([0, 1, 2].map((at) => personAt(at))))
+  const scene: Scene = { model, world, testimony, tally }
+  await world.start()
+  model.time.start(world.clock.wallMs(), world.clock.monotonicMs())
+  model.time.note()
+  for (const person of [0, 1]) await ask(await make(scene, "register", [person, 0, 0]), ["ok"])
+  await testimony.checkInboxes(model, world)
+  return scene
+}
+
+/** Runs commands from there on, and takes a last look at everything. */
 async function runModel(world: World, commands: Iterable<Command>, tally: Tally): Promise<void> {
   try {
-    const model = new Model()
-    const testimony = new Testimony(await Promise.all([0, 1, 2].map((at) => personAt(at))))
-    const scene: Scene = { model, world, testimony, tally }
-    await world.start()
-    model.time.start(world.clock.wallMs(), world.clock.monotonicMs())
-    model.time.note()
-    for (const person of [0, 1]) await ask(await make(scene, "register", [person, 0, 0]), ["ok"])
-    await testimony.checkInboxes(model, world)
+    const scene = await openScene(world, tally)
     await asyncModelRun(() => ({ model: scene, real: {} }), commands)
     look(scene)
-    await testimony.checkAll(model, world)
+    await scene.testimony.checkAll(scene.model, world)
     await checkRoom(scene)
   } finally {
     await world.close()
@@ -595,7 +608,7 @@ async function checkRoom(scene: Scene): Promise<void> {
   await giveUpAll()
 }
 
-async function make(scene: Scene, name: string, drawn: Picks): Promise<Deed> {
+export async function make(scene: Scene, name: string, drawn: Picks): Promise<Deed> {
   const deed = await deeds[name]?.make(scene, drawn)
   if (deed === undefined) throw new RangeError(`nothing to ${name}`)
   return deed

@@ -169,9 +169,12 @@ const extend: MakeDeed = ({ model, world }, [a, b]) => {
 }
 
 /** The right part in its place, mostly; else another one, a short one, or one beyond the body. */
-const part: MakeDeed = ({ model, world }, [a, b, c]) => {
-  const upload = choose(openFirst(model), a)
-  if (upload === undefined) return undefined
+const part: MakeDeed = (scene, [a, b, c]) => {
+  const upload = choose(openFirst(scene.model), a)
+  return upload && partOfUpload(scene, upload, b, c)
+}
+
+function partOfUpload({ model, world }: Scene, upload: Upload, b: number, c: number): Deed {
   const { body } = upload.delivery
   const count = Math.max(1, gridCount(body.length))
   const missing = Array.from({ length: count }, (_, index) => index).filter(
@@ -203,9 +206,12 @@ const part: MakeDeed = ({ model, world }, [a, b, c]) => {
 
 /** The whole body in one request, where none of it is there yet. */
 const putAll: MakeDeed = (scene, [a]) => {
-  const { model, world } = scene
-  const upload = choose(openFirst(model), a)
-  if (upload === undefined || upload.state !== "open") return undefined
+  const upload = choose(openFirst(scene.model), a)
+  return upload && bodyOfUpload(scene, upload)
+}
+
+function bodyOfUpload({ model, world }: Scene, upload: Upload): Deed | undefined {
+  if (upload.state !== "open") return undefined
   const { body } = upload.delivery
   const first = 0
   const whole = body.subarray(0, gridOffset(first) + 512 * 1024)
@@ -221,6 +227,12 @@ const putAll: MakeDeed = (scene, [a]) => {
       for (const index of indexes) upload.parts.set(index, partOf(body, index))
     },
   }
+}
+
+/** What a finish still needs, of an upload of which nothing has arrived. */
+export function sendBody(scene: Scene, upload: Upload): Deed | undefined {
+  if (upload.delivery.body.length === 0) return undefined
+  return bodyOfUpload(scene, upload) ?? partOfUpload(scene, upload, 0, 0)
 }
 
 const finish: MakeDeed = ({ model, world, testimony }, [a, b]) => {
