@@ -37,10 +37,10 @@ async function meet(scene: Scene, [kind, pick, order]: Meeting): Promise<void> {
   const { model } = scene
   const start = await make(scene, "start", [1 + (pick % 5), pick, 1])
   if (kind === "start") {
-    const said = await together(scene, order, start, start)
-    for (const { answer } of said) among(answer, start.allowed, start.says)
-    same(said[0].answer, said[1].answer, "two equal starts")
-    for (const one of said) one.done()
+    const both = await together(scene, order, start, start)
+    for (const { answer } of both) among(answer, start.allowed, start.says)
+    same(both[0].answer, both[1].answer, "two equal starts")
+    for (const one of both) one.done()
     return
   }
   if ((await ask(start, start.allowed)) !== "ok") return
@@ -65,17 +65,17 @@ async function meetOverPart(
   const at = scene.model.uploads.indexOf(upload)
   const one = await make(scene, "part", [at, 0, 0])
   const two = await make(scene, "part", [at, 0, kind === "same part" ? 0 : 5])
-  const said = await together(scene, order, one, two)
-  const stored = said.filter(({ answer }) => answer === "ok")
-  const answers = said.map(({ answer }) => answer).toSorted()
+  const both = await together(scene, order, one, two)
+  const stored = both.filter(({ answer }) => answer === "ok")
+  const answers = both.map(({ answer }) => answer).toSorted()
   const isRefused = !one.allowed.includes("ok")
   if (isRefused) {
-    for (const { deed, answer } of said) among(answer, deed.allowed, deed.says)
+    for (const { deed, answer } of both) among(answer, deed.allowed, deed.says)
   } else {
     const wanted = kind === "same part" ? ["ok", "ok"] : ["ok", "part_differs"]
     same(answers, wanted, `two at once: ${one.says}, ${two.says}`)
   }
-  for (const { done } of stored) done()
+  for (const one of stored) one.done()
   await checkUpload(scene.model, scene.world, upload)
 }
 
@@ -100,9 +100,9 @@ async function meetOverEnd(
     const listedAt = inbox.entries.slice(inbox.floor).indexOf(place)
     const discard = await make(scene, "discard", [people.indexOf(inbox.person), listedAt, 0])
     const revoke = await make(scene, "revoke", [at, 1, 0])
-    const said = await together(scene, order, discard, revoke)
+    const both = await together(scene, order, discard, revoke)
     same(
-      said.map(({ answer }) => answer),
+      both.map(({ answer }) => answer),
       ["ok", "ok"],
       "discarded and revoked at once",
     )
@@ -138,6 +138,12 @@ async function meetOverEnd(
   await checkUpload(model, world, upload)
 }
 
+async function said(deed: Deed): Promise<Said> {
+  const reply = await deed.ask()
+  const answer = answerOf(reply)
+  return { deed, answer, done: () => (answer === "ok" ? deed.done(reply) : undefined) }
+}
+
 interface Said {
   readonly deed: Deed
   readonly answer: Answer
@@ -155,11 +161,6 @@ async function together(
   const draw = seededRandom(`order ${order}`)
   world.disk.choose = (count) => (draw(1)[0] ?? 0) % count
   try {
-    const said = async (deed: Deed): Promise<Said> => {
-      const reply = await deed.ask()
-      const answer = answerOf(reply)
-      return { deed, answer, done: () => (answer === "ok" ? deed.done(reply) : undefined) }
-    }
     const [first, second] = await Promise.all([said(one), said(two), world.relay.sweep()])
     return [first, second]
   } finally {
