@@ -59,7 +59,10 @@ export async function connectRedis(place: RedisPlace): Promise<RedisConnection> 
   }
   client.on("error", remember)
   client.on("node error", remember)
-  const timer = setTimeout(() => client.disconnect(), startTimeoutMs)
+  const timer = setTimeout(() => {
+    lastError ??= new Error("LOADING for too long")
+    client.disconnect()
+  }, startTimeoutMs)
   try {
     await client.connect()
   } catch (error) {

@@ -1,6 +1,8 @@
 /** Whom the index on Redis takes for its server, what it says to the others, and what it needs to be allowed. */
 import { readFileSync } from "node:fs"
+import { Redis } from "ioredis"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { random } from "../../protocol/index.js"
 import { IndexRefused, IndexUnavailable } from "../../server/stores/index-errors.js"
 import { describeIndex } from "../contracts/index-contract.js"
 import { freePort } from "../../bench/processes.js"
@@ -40,6 +42,30 @@ describe.runIf(hasRedis("starting on Redis"))("starting on Redis", () => {
     expect(await refusal(url)).toContain("volatile-lru")
     const [node] = nodes
     expect(await refusal(node?.url ?? "")).toContain("redis+cluster://")
+  }, 60_000)
+
+  it("waits for a server that is reading its files", async () => {
+    // Each key takes it a tenth of a second to read, and it says so meanwhile.
+    const slow = { "key-load-delay": 100_000, "loading-process-events-interval-bytes": 1024 }
+    const server = await servers.server(slow)
+    for (let at = 0; at < 20; at++) await server.admin.set(`key ${at}`, Buffer.from(random(3000)))
+    await server.admin.save()
+    await server.kill()
+    const started = server.start()
+    const looking = new Redis({
+      port: server.port,
+      enableReadyCheck: false,
+      retryStrategy: () => 20,
+      maxRetriesPerRequest: null,
+    })
+    looking.on("error", () => undefined)
+    await until(async () => isLoading(await looking.info("persistence")))
+    looking.disconnect()
+    const index = await openIndexOn(server.url)
+    expect(await index.marker()).toBeUndefined()
+    expect(isLoading(await server.admin.info("persistence"))).toBe(false)
+    await started
+    await index.close()
   }, 60_000)
 
   it("knows whether the server keeps a file", async () => {
@@ -185,6 +211,10 @@ async function refusal(url: string): Promise<string> {
   const outcome = await openIndexOn(url).catch((error: unknown) => error)
   if (outcome instanceof IndexRefused) return outcome.message
   throw new Error(`not refused: ${String(outcome)}`)
+}
+
+function isLoading(info: string): boolean {
+  return /^loading:1/m.test(info)
 }
 
 function unlessUnavailable(error: unknown): undefined {
