@@ -357,6 +357,22 @@ const serverMutants: readonly Mutant[] = [
     test: "finishing refuses other content under the same upload",
   },
   {
+    id: "second-copy-with-receipts-of-its-own",
+    file: "server/publishing.ts",
+    find: "return (await index.entryByContent(content)) ?? commit",
+    replace: "return Promise.resolve(content).then(() => commit)",
+    testFile: "test/server/finish.test.ts",
+    test: "finishing answers the first receipt also when the second copy has been cleared away",
+  },
+  {
+    id: "body-of-who-left-waited-for",
+    file: "server/http/requests.ts",
+    find: "if (req.destroyed) return Promise.reject(new ClientGone())",
+    replace: "",
+    testFile: "test/server/left-requests.test.ts",
+    test: "nobody waits for the body of a client that has left",
+  },
+  {
     id: "relay-does-not-check-the-root",
     file: "server/finishing.ts",
     find: "if (!equalBytes(bodyRoot({ bodyLength: header.bodyLength, leaves }), header.bodyRoot)) {",
