@@ -2,7 +2,7 @@
 // index is changed, and what the index says is missing from the disk is said to be lost, aloud.
 import { gridLength, headerHash, leafHash, type Random, toHex } from "../protocol/index.js"
 import { type Chains, lockOfChain } from "./chains.js"
-import type { Deliveries } from "./deliveries.js"
+import { type Deliveries, rememberMs } from "./deliveries.js"
 import { unlessMissing } from "./disk.js"
 import { eachAtMost, nextTurn } from "./gate.js"
 import type { DeliveryId, InboxId } from "./ids.js"
@@ -196,7 +196,7 @@ async function finishStored(
   id: DeliveryId,
   accepting: ReadonlySet<DeliveryId>,
 ): Promise<void> {
-  const { index, blobs, publishing, deliveries, log } = needs
+  const { index, blobs, chains, publishing, deliveries, log, nowMs } = needs
   const commit = await readOrAlarm(log, () => blobs.readCommit(id))
   if (commit === undefined) return
   try {
@@ -208,6 +208,12 @@ async function finishStored(
         index.entryByContent({ inbox, headerHash: header, envelopeHash }),
       ),
     )
+    if (entries.includes(undefined) && commit.expiresMs + rememberMs <= nowMs()) {
+      // A power cut brought it back after an inbox had forgotten it: there is no new place for it.
+      for (const { inbox } of commit.links) await chains.bury(inbox, id, "expired")
+      await blobs.dropDelivery(id)
+      return
+    }
     // For an entry that is there it ends the acceptance and gives the share back.
     if (entries.includes(undefined) || accepting.has(id)) await publishing.publish(commit)
     await deliveries.endIfDone(id)

@@ -1,7 +1,8 @@
 import { rmSync } from "node:fs"
 import { afterAll, describe, expect, it } from "vitest"
 import { Draws } from "../fuzz/random.js"
-import { cutsAt, deathAt, type Image, problemsAfter } from "./crashes.js"
+import { cutsAt, deathAt, type Image, problemsAfter, problemsAfterBoth } from "./crashes.js"
+import { unsyncedFiles } from "./memory-disk.js"
 import { type Moment, record, type Recording } from "./recording.js"
 import { makeScratch } from "./subject.js"
 
@@ -57,6 +58,20 @@ describe("a relay whose machine loses its power", () => {
       for (const [at, image] of cutsAt(recording, moment, 3).images.entries()) {
         await expectWell(recording, moment, image, at)
       }
+    }
+  }, 120_000)
+
+  it("T21 takes nothing back that it said after a death, of which it had nothing but the disk", async () => {
+    const recording = await record(scratch, "1", { actors: 3, actions: 4 })
+    const inLogs = recording.moments.filter(
+      ({ at, disk }) =>
+        at % 2 === 0 && unsyncedFiles(disk).some((path) => path.endsWith("/log.v1")),
+    )
+    expect(inLogs.length).toBeGreaterThan(20)
+    for (const moment of inLogs) {
+      const image = deathAt(recording, moment)
+      const crash = { scratch, recording, moment, image, draws: new Draws(moment.at) }
+      expect(await problemsAfterBoth(crash), `after change ${moment.at}`).toEqual([])
     }
   }, 120_000)
 })

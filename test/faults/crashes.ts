@@ -2,7 +2,7 @@
 // process that ends leaves disk and index as the kernel has them, with what was not synced still to be
 // lost; a power cut loses it then and there, and the machine starts anew.
 import { Draws } from "../fuzz/random.js"
-import { cutsOf, diskAfter } from "./crash-images.js"
+import { type Cut, cutsOf, diskAfter } from "./crash-images.js"
 import { goOn, type Inspected, inspect } from "./inspection.js"
 import type { Ledger } from "./ledger.js"
 import { type DiskState, tree } from "./memory-disk.js"
@@ -87,13 +87,26 @@ export async function problemsAfter(crash: Crash): Promise<string[]> {
   const { image, draws } = crash
   const first = await live(crash, image, draws.chance(0.25))
   if (first.problems.length > 0 || first.goesOn || draws.chance(0.7)) return first.problems
-  // Nothing was done but to look: whatever is lost now, the next relay says the same.
-  const [cut] = cutsOf(first.disk, 1, draws).cuts
-  const disk = cut === undefined ? first.disk : diskAfter(first.disk, cut)
+  const [cut = everythingLost] = cutsOf(first.disk, 1, draws).cuts
+  return problemsAfterAnother(crash, first, cut)
+}
+
+const everythingLost: Cut = { kept: new Set(), contents: new Map() }
+
+/** The process ended and its index is gone; the next relay is asked what there is, and loses its power. */
+export async function problemsAfterBoth(crash: Crash): Promise<string[]> {
+  const first = await live(crash, { ...crash.image, index: undefined, left: "lost" }, false)
+  if (first.problems.length > 0) return first.problems
+  return problemsAfterAnother(crash, first, everythingLost)
+}
+
+/** Nothing was done since the first crash but to look: whatever is lost now, the next relay says the same. */
+async function problemsAfterAnother(crash: Crash, first: Life, cut: Cut): Promise<string[]> {
+  const { image, draws } = crash
   const second = await live(
     crash,
     {
-      disk,
+      disk: diskAfter(first.disk, cut),
       index: draws.chance(0.5) ? first.index : undefined,
       left: "current",
       boot: `${image.boot}, again`,

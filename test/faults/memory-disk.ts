@@ -492,15 +492,32 @@ export function renamed(
   return after
 }
 
-/** Every file and folder by its path below the root, and what a reader finds there. */
-export function tree({ nodes }: DiskState): ReadonlyMap<string, Uint8Array | "folder"> {
-  const found = new Map<string, Uint8Array | "folder">()
+/** Every file and folder by its path below the root. */
+function byPath({ nodes }: DiskState): ReadonlyMap<string, NodeState> {
+  const found = new Map<string, NodeState>()
   const walk = (id: NodeId, path: string): void => {
     const node = nodes.get(id)
     if (node === undefined) return
-    if (path !== "") found.set(path, node.kind === "file" ? node.contents : "folder")
+    if (path !== "") found.set(path, node)
     if (node.kind === "folder") for (const [name, each] of node.names) walk(each, join(path, name))
   }
   walk(rootId, "")
   return found
+}
+
+/** The same, with what a reader finds there. */
+export function tree(state: DiskState): ReadonlyMap<string, Uint8Array | "folder"> {
+  return new Map(
+    [...byPath(state)].map(([path, node]) => [
+      path,
+      node.kind === "file" ? node.contents : "folder",
+    ]),
+  )
+}
+
+/** The paths of files that a power cut could change. */
+export function unsyncedFiles(state: DiskState): string[] {
+  return [...byPath(state)].flatMap(([path, node]) =>
+    node.kind === "file" && node.pending.length > 0 ? [path] : [],
+  )
 }

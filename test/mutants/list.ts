@@ -998,9 +998,45 @@ const clientMutants: readonly Mutant[] = [
   },
 ]
 
+const faultMutants: readonly Mutant[] = [
+  {
+    id: "small-files-not-synced",
+    file: "server/disk.ts",
+    find: "await file.sync()",
+    replace: "",
+    testFile: "test/faults/crashes.test.ts",
+    test: "a relay whose machine loses its power T21 keeps every promise and shows nothing half, whatever of the unsynced is left",
+  },
+  {
+    id: "names-of-keys-not-synced",
+    file: "server/stores/relay-keys.ts",
+    find: "await disk.syncFolder(folder)",
+    replace: "",
+    testFile: "test/faults/crashes.test.ts",
+    test: "a relay whose machine loses its power T21 keeps every promise and shows nothing half, whatever of the unsynced is left",
+  },
+  {
+    id: "log-of-a-dead-process-believed",
+    file: "server/inbox-mending.ts",
+    find: "await needs.logs.settle(inbox)",
+    replace: "",
+    testFile: "test/faults/crashes.test.ts",
+    test: "a relay whose machine loses its power T21 takes nothing back that it said after a death, of which it had nothing but the disk",
+  },
+  {
+    id: "part-of-an-append-believed",
+    file: "server/stores/inbox-log.ts",
+    find: "return (areLost(start, last) ? start : count) * recordBytes",
+    replace: "return count * recordBytes",
+    testFile: "test/server/inbox-log.test.ts",
+    test: "the log of an inbox has all of an append or nothing, whichever of its sectors a power cut took",
+  },
+]
+
 export const mutants: readonly Mutant[] = [
   ...protocolMutants,
   ...serverMutants,
   ...modelMutants,
   ...clientMutants,
+  ...faultMutants,
 ]
