@@ -209,8 +209,14 @@ export function createDeliveries(needs: DeliveriesNeeds): Deliveries {
   }
 
   async function remove(commit: Commit, asked: TombstoneReason): Promise<void> {
-    // Every inbox gets its entry before it gets the tombstone: the chain has no holes.
-    await needs.publishing.publish(commit)
+    try {
+      // Every inbox gets its entry before it gets the tombstone: the chain has no holes.
+      await needs.publishing.publish(commit)
+    } catch (error) {
+      // Its last recipient took it meanwhile, and it went with that: there is nothing left to remove.
+      if (await blobs.isDelivery(commit.id)) throw error
+      return
+    }
     for (const { inbox } of commit.links) await bury(inbox, commit.id, asked)
     await endIfDone(commit.id)
   }

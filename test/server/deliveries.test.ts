@@ -9,10 +9,13 @@ import {
   random,
   toHex,
 } from "../../protocol/index.js"
+import type { Disk } from "../../server/index.js"
+import { nodeDisk } from "../../server/node-disk.js"
 import type { ManualClock } from "./manual-clock.js"
 import {
   leavesOf,
   makeDelivery,
+  openRelay,
   openRelayWithInboxes,
   partOf,
   type RelayUnderTest,
@@ -167,6 +170,42 @@ describe("deliveries", () => {
     const other = await client.login(bob)
     expect((await piece("body", other)).status).toBe(404)
     expect((await client.list(other)).entries).toMatchObject([{ kind: "gone", seq: 1 }])
+  })
+
+  it("is revoked also where its last recipient takes it at that very moment", async () => {
+    let reach = (): void => undefined
+    const reached = new Promise<void>((resolve) => (reach = resolve))
+    let goOn = (): void => undefined
+    const wait = new Promise<void>((resolve) => (goOn = resolve))
+    let isArmed = false
+    const disk: Disk = {
+      ...nodeDisk,
+      async open(path, access) {
+        if (isArmed && path.endsWith("links.v1")) {
+          isArmed = false
+          reach()
+          await wait
+        }
+        return nodeDisk.open(path, access)
+      },
+    }
+    const slow = await openRelay({ ports: { disk } })
+    try {
+      const { client } = slow
+      await client.register(alice)
+      const { id, deleteCap } = await client.send(makeDelivery([alice]))
+      const owner = await client.login(alice)
+      isArmed = true
+      const revoked = client
+        .delete(`/v1/deliveries/${id}`, encodeBearer(deleteCap))
+        .then(({ status }) => status)
+      await reached
+      await client.delete(`/v1/deliveries/${id}`, owner).expect(204)
+      goOn()
+      expect(await revoked).toBe(204)
+    } finally {
+      await slow.remove()
+    }
   })
 
   it("is not revoked by the wrong capability or by the upload's token", async () => {
