@@ -21,6 +21,7 @@ import {
 import type { Clock } from "./clock.js"
 import type { RelayConfig } from "./config.js"
 import type { Publishing } from "./publishing.js"
+import type { Log } from "./log.js"
 import { busy, noSuchInbox, partsMissing, tooLarge } from "./relay-refusals.js"
 import type { Reservations } from "./reservations.js"
 import { StagedManifest } from "./staged-manifest.js"
@@ -63,10 +64,19 @@ export interface FinishingNeeds {
   readonly clock: Clock
   readonly random: Random
   readonly nowMs: () => number
+  readonly log: Log
 }
 
 export function createFinishing(needs: FinishingNeeds): Finishing {
   const { index, blobs, keys, config, publishing, gate, locks, clock, nowMs } = needs
+
+  /** The upload as its own record has it: for whom it is does not rest on the index. */
+  function checkKnown(known: OpenUpload, saved: OpenUpload): OpenUpload {
+    if (!isSameUpload(known, saved)) needs.log("record_refused", {}, "alarm")
+    // Whoever asks has the token that the index knows.
+    if (!equalBytes(known.tokenHash, saved.tokenHash)) throw new RelayRefusal("unauthorized")
+    return saved
+  }
 
   /** Every part there, at its length, adding up to the header's root. */
   async function checkParts(upload: OpenUpload, header: Header): Promise<PartEntry[]> {
@@ -262,6 +272,8 @@ export function createFinishing(needs: FinishingNeeds): Finishing {
       async header(header, manifestLength) {
         await hold()
         renewLater()
+        // Another attempt was quicker: the next one is given that one's receipts.
+        if (await blobs.isDelivery(id)) throw busy()
         headerBytes = new Uint8Array(header)
         parsed = parseHeader(headerBytes)
         if (parsed.bodyLength > upload.reservedBytes) throw tooLarge(upload.reservedBytes)
@@ -290,8 +302,7 @@ export function createFinishing(needs: FinishingNeeds): Finishing {
         const header = parsed
         const staged = manifest
         const become = async (): Promise<Commit> => {
-          // Another attempt was quicker, while this one slept longer than its claim lasts: the next one
-          // is given that one's receipts.
+          // The same, while this one slept longer than its claim lasts.
           if (await blobs.isDelivery(id)) throw busy()
           const parts = await checkParts(upload, header)
           await staged.finish()
@@ -325,8 +336,26 @@ export function createFinishing(needs: FinishingNeeds): Finishing {
     async finish(known) {
       if (known.state === "final") return finishAgain(known.commit)
       // Committed by an attempt that went no further.
-      const commit = await blobs.readCommit(known.upload.id)
-      return commit === undefined ? finishOnce(known.upload) : finishAgain(commit)
+      const { id } = known.upload
+      const commit = await blobs.readCommit(id)
+      if (commit !== undefined) return finishAgain(commit)
+      const saved = await blobs.readUpload(id)
+      if (saved !== undefined) return finishOnce(checkKnown(known.upload, saved))
+      // Another attempt was quicker, in the middle of this.
+      const made = await blobs.readCommit(id)
+      if (made === undefined) throw new RelayRefusal("upload_expired")
+      return finishAgain(made)
     },
   }
+}
+
+/** In what is settled when it starts. */
+function isSameUpload(one: OpenUpload, other: OpenUpload): boolean {
+  return (
+    equalBytes(one.tokenHash, other.tokenHash) &&
+    equalBytes(one.startHash, other.startHash) &&
+    equalBytes(one.deleteHash, other.deleteHash) &&
+    one.recipients.join() === other.recipients.join() &&
+    one.createdMs === other.createdMs
+  )
 }

@@ -186,6 +186,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       clock,
       random,
       nowMs,
+      log,
     })
     const deliveries = createDeliveries({
       ...stores,
