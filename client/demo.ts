@@ -1,4 +1,5 @@
-// The dead drop from end to end, with real processes: `npm run demo`, or `npm run demo -- PATH` with one's own files.
+// The dead drop from end to end, with real processes: `npm run demo`, or `npm run demo -- PATH` with one's own files;
+// `npm run demo -- --redis` with the index in a Redis that it starts.
 // It knows the program only by its command line, so that what it shows is what a person would see.
 import { spawn } from "node:child_process"
 import type { ChildProcess } from "node:child_process"
@@ -41,11 +42,25 @@ for (const name of stopSignals) {
   })
 }
 
-async function main(named: string | undefined): Promise<void> {
+interface Wanted {
+  readonly path: string | undefined
+  readonly redis: boolean
+}
+
+function parseArguments(args: readonly string[]): Wanted {
+  const redis = args.includes("--redis")
+  const [named, ...others] = args.filter((arg) => arg !== "--redis")
+  if (others.length > 0 || named?.startsWith("-") === true) {
+    throw new Error("npm run demo -- [--redis] [PATH]")
+  }
+  return { path: named, redis }
+}
+
+async function main(wanted: Wanted): Promise<void> {
   const work = mkdtempSync(path.join(tmpdir(), "knothole-demo-"))
   try {
-    const summary = await demonstrate(work, named)
-    await step("The relay is stopped, the temporary folder removed", async () => {
+    const summary = await demonstrate(work, wanted)
+    await step("What was started is stopped, the folder removed", async () => {
       await clearAway(work)
       return "nothing is left behind"
     })
@@ -65,10 +80,17 @@ async function clearAway(work: string): Promise<void> {
 }
 
 /** Answers what was shown, in a sentence. */
-async function demonstrate(work: string, named: string | undefined): Promise<string> {
+async function demonstrate(work: string, { path: named, redis }: Wanted): Promise<string> {
   const recipient = personIn(path.join(work, "recipient"))
   const sender = personIn(path.join(work, "sender"))
   const relayArgs = ["relay", "--data", path.join(work, "relay")]
+  if (redis) {
+    const { url } = await step("A Redis starts, on a socket of its own", async () => {
+      const started = await startRedis(work)
+      return { url: started, detail: started }
+    })
+    relayArgs.push("--redis", url)
+  }
 
   const source = named === undefined ? path.join(work, "letters") : realpathSync(named)
   if (named === undefined) {
@@ -79,7 +101,10 @@ async function demonstrate(work: string, named: string | undefined): Promise<str
   }
   const sent = listTree(source)
 
-  let relay = await step("A relay starts, with the index that needs no server", async () => {
+  const relayStarts = redis
+    ? "A relay starts, with its index in that Redis"
+    : "A relay starts, with the index that needs no server"
+  let relay = await step(relayStarts, async () => {
     const started = await startRelay([...relayArgs, "--listen", "127.0.0.1:0"], work)
     return { ...started, detail: started.url }
   })
@@ -217,9 +242,35 @@ async function startRelay(
   return { child, url }
 }
 
+/** Its URL. It keeps no file: the relay has all that matters. */
+async function startRedis(work: string): Promise<string> {
+  const socket = path.join(work, "redis.sock")
+  const settings = ["--port", "0", "--unixsocket", socket, "--dir", work, "--save", ""]
+  const child = spawn("redis-server", [...settings, "--maxmemory-policy", "noeviction"], {
+    stdio: ["ignore", "pipe", "ignore"],
+  })
+  remember(child)
+  const said: string[] = []
+  await new Promise<void>((resolve, reject) => {
+    child.once("error", (error: NodeJS.ErrnoException) => {
+      const missing = "redis-server is not installed; install Redis, or leave out --redis"
+      reject(error.code === "ENOENT" ? new Error(missing) : error)
+    })
+    const lines = createInterface(child.stdout)
+    lines.on("line", (line) => {
+      said.push(line)
+      if (line.includes("eady to accept connections")) resolve()
+    })
+    lines.once("close", () => reject(new Error(`Redis did not start:\n${said.join("\n")}`)))
+  })
+  return `redis+unix://${socket}`
+}
+
 function remember(child: ChildProcess): void {
   running.add(child)
   child.once("exit", () => running.delete(child))
+  // It never ran.
+  child.once("error", () => running.delete(child))
 }
 
 interface TreeItem {
@@ -344,7 +395,7 @@ function makeTree(root: string): void {
 }
 
 try {
-  await main(process.argv[2])
+  await main(parseArguments(process.argv.slice(2)))
 } catch (error) {
   const reason = error instanceof Error ? error.message : String(error)
   console.error(stopped ? "\ndemo: stopped" : `\ndemo: ${reason}`)
