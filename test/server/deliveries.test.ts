@@ -1,4 +1,4 @@
-import { once } from "node:events"
+import { EventEmitter, once } from "node:events"
 import { get, type IncomingMessage } from "node:http"
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
 import {
@@ -173,18 +173,16 @@ describe("deliveries", () => {
   })
 
   it("is revoked also where its last recipient takes it at that very moment", async () => {
-    let reach = (): void => undefined
-    const reached = new Promise<void>((resolve) => (reach = resolve))
-    let goOn = (): void => undefined
-    const wait = new Promise<void>((resolve) => (goOn = resolve))
+    const steps = new EventEmitter()
+    const [reached, taken] = [once(steps, "reached"), once(steps, "taken")]
     let isArmed = false
     const disk: Disk = {
       ...nodeDisk,
       async open(path, access) {
         if (isArmed && path.endsWith("links.v1")) {
           isArmed = false
-          reach()
-          await wait
+          steps.emit("reached")
+          await taken
         }
         return nodeDisk.open(path, access)
       },
@@ -201,7 +199,7 @@ describe("deliveries", () => {
         .then(({ status }) => status)
       await reached
       await client.delete(`/v1/deliveries/${id}`, owner).expect(204)
-      goOn()
+      steps.emit("taken")
       expect(await revoked).toBe(204)
     } finally {
       await slow.remove()
