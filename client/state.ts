@@ -58,28 +58,49 @@ export async function takeLock(file: string, what: string): Promise<Lock> {
   // who may be in this process as well.
   const mine = `${process.pid} ${startOf(process.pid)} ${toHex(random(8))}\n`
   while (!(await tookName(file, mine))) {
-    const owner = await readOwner(file)
-    if (owner === undefined) continue
-    if (isAlive(owner)) throw new Locked(file, owner.pid, what)
-    // Between reading a dead owner's lock and removing it, another process may have done both and
-    // taken it: so removing is itself done under a lock, and looks again.
-    const guard = `${file}.stale`
-    if (!(await tookName(guard, mine))) {
-      const guardOwner = await readOwner(guard)
-      if (guardOwner !== undefined && isAlive(guardOwner)) {
-        throw new Locked(file, guardOwner.pid, what)
-      }
-      await rm(guard, { force: true })
-      continue
-    }
-    const again = await readOwner(file)
-    if (again !== undefined && !isAlive(again)) await rm(file, { force: true })
-    await rm(guard, { force: true })
+    const held = await readWritten(file)
+    if (held === undefined) continue
+    const claims = await claimAfter({ file, held, mine, what })
+    if (claims === undefined) continue
+    // Looked at again: who was here before may have removed it, and another one taken it since.
+    if ((await readWritten(file)) === held) await rm(file, { force: true })
+    for (const claim of claims) await rm(claim, { force: true })
   }
   return {
     release: async () => {
       if ((await readWritten(file)) === mine) await rm(file, { force: true })
     },
+  }
+}
+
+/**
+ * The right to remove the lock `file` that says `held`, as the names to remove behind it; undefined when
+ * things have moved on. Throws Locked where its owner is alive, or who has that right already.
+ *
+ * Between reading a dead owner's lock and removing it another process may have done both and taken it. So
+ * removing is for one alone, and whoever ends while having that right must be followed by one alone, too:
+ * each who has it leaves a claim named by what those before it said. What they say is never said twice, and
+ * as long as the lock stays what it was, no claim is removed.
+ */
+async function claimAfter(lock: {
+  file: string
+  held: string
+  mine: string
+  what: string
+}): Promise<string[] | undefined> {
+  const { file, mine, what } = lock
+  const claims: string[] = []
+  let name = ""
+  for (let said = lock.held; ;) {
+    const owner = ownerOf(said)
+    if (isAlive(owner)) throw new Locked(file, owner.pid, what)
+    name = nameFor(`${name} ${said}`)
+    const claim = `${file}.${name}`
+    claims.push(claim)
+    if (await tookName(claim, mine)) return claims
+    const next = await readWritten(claim)
+    if (next === undefined) return undefined
+    said = next
   }
 }
 
@@ -143,9 +164,7 @@ interface Owner {
   start: string
 }
 
-async function readOwner(file: string): Promise<Owner | undefined> {
-  const content = await readWritten(file)
-  if (content === undefined) return undefined
+function ownerOf(content: string): Owner {
   const [pid = "", start = ""] = content.trim().split(" ")
   return { pid: Number(pid), start }
 }

@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from "node:async_hooks"
 import { spawnSync } from "node:child_process"
 import {
   copyFileSync,
@@ -13,10 +14,16 @@ import path from "node:path"
 import { beforeEach, describe, expect, onTestFinished, test, vi } from "vitest"
 import { Locked, openState } from "../../client/index.js"
 import { takeLock } from "../../client/state.js"
-import { refuseHardLinks, scratchFolder, withoutHardLinks } from "./folders.js"
+import { insteadOf, refuseHardLinks, scratchFolder, withoutHardLinks } from "./folders.js"
 
 function lockFile(): string {
   return path.join(scratchFolder(), "lock")
+}
+
+function milestone(): { reached: Promise<void>; reach: () => void } {
+  const waiting: (() => void)[] = []
+  const reached = new Promise<void>((resolve) => waiting.push(resolve))
+  return { reached, reach: () => waiting[0]?.() }
 }
 
 describe("the state folder", () => {
@@ -100,6 +107,52 @@ describe.each(["with", "without"])("a lock on a disk %s hard links", (links) => 
     })
     await expect(takeLock(file, "at it")).rejects.toThrow(Locked)
     expect(readFileSync(file, "utf8")).toBe(readFileSync(elsewhere, "utf8"))
+  })
+
+  test.each([
+    ["", `${process.pid} 1 gone\n`],
+    [" before it said who", ""],
+  ])("whose takeover was cut off%s goes to one of two who find it so", async (_, said) => {
+    const file = lockFile()
+    writeFileSync(file, `${process.pid} 1 dead\n`)
+    const restore = insteadOf("rm", async (rm, asked, options) => {
+      if (asked === file) throw new Error("cut off")
+      return rm(asked, options)
+    })
+    await expect(takeLock(file, "at it")).rejects.toThrow("cut off")
+    restore()
+    const left = readdirSync(path.dirname(file))
+      .map((name) => path.join(path.dirname(file), name))
+      .filter((one) => one !== file)
+    // Whoever was cut off is gone.
+    for (const one of left) writeFileSync(one, said)
+    const taker = new AsyncLocalStorage<"first" | "second">()
+    const [secondIsAtWhatWasLeft, secondIsOver] = [milestone(), milestone()]
+    const firstIsAtTheLock = milestone()
+    insteadOf("rm", async (rm, asked, options) => {
+      const isFirst = taker.getStore() === "first"
+      if (left.includes(asked)) {
+        if (!isFirst) secondIsAtWhatWasLeft.reach()
+        await (isFirst ? secondIsAtWhatWasLeft : firstIsAtTheLock).reached
+      } else if (asked === file && isFirst) {
+        firstIsAtTheLock.reach()
+        await secondIsOver.reached
+      }
+      return rm(asked, options)
+    })
+    const first = taker
+      .run("first", () => takeLock(file, "at it"))
+      .finally(() => firstIsAtTheLock.reach())
+    const second = taker
+      .run("second", () => takeLock(file, "at it"))
+      .finally(() => {
+        secondIsAtWhatWasLeft.reach()
+        secondIsOver.reach()
+      })
+    const taken = await Promise.allSettled([first, second])
+    expect(taken.filter(({ status }) => status === "fulfilled")).toHaveLength(1)
+    for (const one of taken) if (one.status === "fulfilled") await one.value.release()
+    expect(readdirSync(path.dirname(file))).toEqual([])
   })
 
   test("left behind goes to one of many who want it", async () => {
