@@ -211,8 +211,14 @@ export function createFinishing(needs: FinishingNeeds): Finishing {
           )
         if (!isSame) throw new RelayRefusal("upload_finished")
         if (!(await blobs.isDelivery(commit.id))) return publishing.receiptsOf(commit)
-        await closeCommitted(commit)
-        return publishing.publish(commit)
+        try {
+          await closeCommitted(commit)
+          return await publishing.publish(commit)
+        } catch (error) {
+          // Its last recipient took it meanwhile; what was received stays received.
+          if (await blobs.isDelivery(commit.id)) throw error
+          return publishing.receiptsOf(commit)
+        }
       },
       abandon: () => Promise.resolve(),
     }

@@ -1,5 +1,6 @@
 import { EventEmitter, once } from "node:events"
 import { get, type IncomingMessage } from "node:http"
+import type supertest from "supertest"
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
 import {
   encodeBearer,
@@ -19,6 +20,7 @@ import {
   openRelayWithInboxes,
   partOf,
   type RelayUnderTest,
+  type SmallClient,
   type StartedUpload,
   type TestDelivery,
 } from "./relay-under-test.js"
@@ -172,7 +174,10 @@ describe("deliveries", () => {
     expect((await client.list(other)).entries).toMatchObject([{ kind: "gone", seq: 1 }])
   })
 
-  it("is revoked also where its last recipient takes it at that very moment", async () => {
+  /** What `ask` is answered when the last recipient takes the delivery while the relay reads its links. */
+  async function askedWhileTaken(
+    ask: (client: SmallClient, sent: StartedUpload, delivery: TestDelivery) => supertest.Test,
+  ): Promise<number> {
     const steps = new EventEmitter()
     const [reached, taken] = [once(steps, "reached"), once(steps, "taken")]
     let isArmed = false
@@ -191,19 +196,32 @@ describe("deliveries", () => {
     try {
       const { client } = slow
       await client.register(alice)
-      const { id, deleteCap } = await client.send(makeDelivery([alice]))
+      const made = makeDelivery([alice])
+      const upload = await client.send(made)
       const owner = await client.login(alice)
       isArmed = true
-      const revoked = client
-        .delete(`/v1/deliveries/${id}`, encodeBearer(deleteCap))
-        .then(({ status }) => status)
+      const asked = ask(client, upload, made).then(({ status }) => status)
       await reached
-      await client.delete(`/v1/deliveries/${id}`, owner).expect(204)
+      await client.delete(`/v1/deliveries/${upload.id}`, owner).expect(204)
       steps.emit("taken")
-      expect(await revoked).toBe(204)
+      return await asked
     } finally {
       await slow.remove()
     }
+  }
+
+  it("is revoked also where its last recipient takes it at that very moment", async () => {
+    const status = await askedWhileTaken((client, { id, deleteCap }) =>
+      client.delete(`/v1/deliveries/${id}`, encodeBearer(deleteCap)),
+    )
+    expect(status).toBe(204)
+  })
+
+  it("has its receipts also where its last recipient takes it while it is finished again", async () => {
+    const status = await askedWhileTaken((client, upload, { finish }) =>
+      client.postFinish(upload, finish),
+    )
+    expect(status).toBe(200)
   })
 
   it("is not revoked by the wrong capability or by the upload's token", async () => {
