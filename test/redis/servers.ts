@@ -35,7 +35,7 @@ export interface RedisServer {
 type Settings = Readonly<Record<string, string | number>>
 
 export class RedisServers {
-  readonly #folder = mkdtempSync(path.join(tmpdir(), "knothole-redis-"))
+  #made: string | undefined
   readonly #children = new Set<ChildProcess>()
   readonly #admins = new Set<Redis>()
   #count = 0
@@ -191,7 +191,13 @@ export class RedisServers {
   async close(): Promise<void> {
     for (const admin of this.#admins) admin.disconnect()
     await Promise.all([...this.#children].map(end))
-    rmSync(this.#folder, { recursive: true, force: true })
+    if (this.#made !== undefined) rmSync(this.#made, { recursive: true, force: true })
+  }
+
+  /** Made when it is needed: tests that are left out have theirs constructed and never closed. */
+  get #folder(): string {
+    this.#made ??= mkdtempSync(path.join(tmpdir(), "knothole-redis-"))
+    return this.#made
   }
 
   #spawn(args: string[]): ChildProcess {
