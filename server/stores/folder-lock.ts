@@ -100,7 +100,7 @@ export async function lockFolder(
   const share = join(folder, `share-${token}`)
   const unlock = () => unlessMissing(disk.unlink(file), undefined)
   try {
-    await takeFile(disk, folder, file, JSON.stringify(holder))
+    await takeFile(disk, folder, { file, holder })
     await removeDeadSockets(disk, folder)
     // Another one may have found the same dead holder, and then have removed this lock for that one's.
     const bytes = await readSmallFile(disk, file, lockBytes)
@@ -158,13 +158,17 @@ function parseShare(bytes: Uint8Array): string | undefined {
   return typeof said?.["index"] === "string" ? said["index"] : undefined
 }
 
-async function takeFile(disk: Disk, folder: string, file: string, text: string): Promise<void> {
+async function takeFile(
+  disk: Disk,
+  folder: string,
+  { file, holder }: { readonly file: string; readonly holder: Holder },
+): Promise<void> {
   const untilMs = performance.now() + openWithinMs
   for (let attempt = 0; attempt < 3; attempt++) {
     try {
       const lock = await disk.create(file)
       try {
-        await lock.write(utf8(text), 0)
+        await lock.write(utf8(JSON.stringify(holder)), 0)
       } catch (error) {
         // An empty one would count as one that is being written.
         await discardFile(disk, file)
@@ -176,10 +180,11 @@ async function takeFile(disk: Disk, folder: string, file: string, text: string):
     } catch (error) {
       if (!hasCode(error, "EEXIST")) throw error
     }
-    let found = await look(disk, folder, file)
+    const lookNow = () => look(disk, folder, { file, isSharing: holder.opening })
+    let found = await lookNow()
     while (found.kind === "opening" && performance.now() < untilMs) {
       await new Promise((resolve) => setTimeout(resolve, lookAgainMs))
-      found = await look(disk, folder, file)
+      found = await lookNow()
     }
     if (found.kind === "opening") break
     await removeAbandoned(disk, file, found.bytes)
@@ -215,7 +220,11 @@ type Found =
   { readonly kind: "opening" } | { readonly kind: "gone"; readonly bytes: Uint8Array | undefined }
 
 /** What has become of the holder. Throws DataFolderError where it may be there and keep the folder. */
-async function look(disk: Disk, folder: string, file: string): Promise<Found> {
+async function look(
+  disk: Disk,
+  folder: string,
+  { file, isSharing }: { readonly file: string; readonly isSharing: boolean },
+): Promise<Found> {
   const bytes = await readSmallFile(disk, file, lockBytes)
   if (bytes === undefined) return { kind: "gone", bytes }
   const holder = parseHolder(bytes)
@@ -223,8 +232,10 @@ async function look(disk: Disk, folder: string, file: string): Promise<Found> {
   const heldByOther = () => new DataFolderError(`${inUse}: ${remedy}`)
   if (holder === undefined) {
     // One that is being written, or whose writer died over it.
-    if (await isFresh(disk, file)) throw heldByOther()
-    return { kind: "gone", bytes }
+    if (!(await isFresh(disk, file))) return { kind: "gone", bytes }
+    // Most likely by one that shares it as well: relays that share a folder are started together.
+    if (isSharing) return { kind: "opening" }
+    throw heldByOther()
   }
   if (holder.listens) {
     if (!(await isListening(folder, socketName(holder.token)))) return { kind: "gone", bytes }

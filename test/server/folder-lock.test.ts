@@ -13,6 +13,7 @@ import {
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
+import type { Disk } from "../../server/disk.js"
 import { DataFolderError } from "../../server/index.js"
 import { nodeDisk } from "../../server/node-disk.js"
 import { lockFolder } from "../../server/stores/folder-lock.js"
@@ -125,6 +126,24 @@ describe("the lock of a data folder", () => {
       expect(await first.isAlive(hold.token)).toBe(false)
       await first.release()
       expect(readdirSync(folder)).toEqual([])
+    })
+
+    it("waits for one that is just writing its lock", async () => {
+      writeFileSync(lockFile(), "")
+      let looks = 0
+      const disk: Disk = {
+        ...nodeDisk,
+        async stat(path) {
+          const facts = await nodeDisk.stat(path)
+          // Found once by the one who waits, and then given up by its writer.
+          if (path === lockFile() && ++looks === 2) rmSync(path)
+          return facts
+        },
+      }
+      const hold = await lockFolder(disk, folder, { kind: "shared", index: "redis://one" })
+      expect(looks).toBe(2)
+      await hold.opened()
+      await hold.release()
     })
 
     it("keeps out one that would have it alone, for as long as one of them is there", async () => {
