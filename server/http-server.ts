@@ -89,8 +89,11 @@ export function createHttpServer(needs: HttpServerNeeds): HttpServer {
   server.on("checkContinue", listener)
   server.on("checkExpectation", listener)
   server.on("clientError", (error: Error, socket: Socket) => {
-    // In the middle of an answer another one would be read as part of it.
-    if (hasCode(error, "ECONNRESET") || !socket.writable || turns.isAnswering(socket)) {
+    // In the middle of an answer another one would be read as part of it; and who said nothing at all
+    // asked nothing. Of those there may be thousands at once.
+    const isSilent = socket.bytesRead === 0
+    const isAnswering = turns.isAnswering(socket)
+    if (hasCode(error, "ECONNRESET") || !socket.writable || isSilent || isAnswering) {
       socket.destroy()
       return
     }

@@ -612,6 +612,22 @@ const serverMutants: readonly Mutant[] = [
     test: "an inbox whose owner stays away keeps what waits until that expires, tells the sender so, and goes thirty days later",
   },
   {
+    id: "all-buffers-for-one-network",
+    file: "server/http/buffers.ts",
+    find: "return this.#free > 0 && (this.#heldBy.get(network) ?? 0) < ofOneNetworkAtMost",
+    replace: "return this.#free > 0",
+    testFile: "test/hostile/relay-fair-shares.test.ts",
+    test: "one network that takes all it can T42: of the room for bodies on their way in leaves enough for others",
+  },
+  {
+    id: "pipelined-requests-at-once",
+    file: "server/http/turns.ts",
+    find: "} else if (line.at === undefined) {",
+    replace: "} else if (line.count > 0) {",
+    testFile: "test/hostile/relay-connections.test.ts",
+    test: "a connection that asks for more than an answer T42: of pipelined requests one is at work at a time, and the answers come in order",
+  },
+  {
     id: "days-skipped-by-a-clock-counted",
     file: "server/stores/served-days.ts",
     find: "const next = { day, count: days.count + 1 }",
