@@ -40,6 +40,8 @@ async function restart(): Promise<void> {
   relay.child.kill("SIGTERM")
   await gone
   relay = await start()
+  // A relay that listens may still be starting, and what it answers then says nothing of the proof.
+  while ((await (await fetch(`${relay.url}/healthz`)).text()) !== "ok\n");
 }
 
 describe("a proof made just before the relay restarted", () => {
