@@ -3,7 +3,7 @@
 import type { Identity } from "../../protocol/index.js"
 import { Draws } from "../fuzz/random.js"
 import { personAt } from "../server/people.js"
-import { type Ledger, newLedger } from "./ledger.js"
+import { type Ledger, newLedger, type Owner, type Sending } from "./ledger.js"
 import { newSending, Party, runLoad } from "./load.js"
 import type { DiskState } from "./memory-disk.js"
 import { type IndexImage, Subject } from "./subject.js"
@@ -43,18 +43,34 @@ export function record(scratch: string, seed: string, size: LoadSize): Promise<R
 
 /** A first start, an inbox, and one small delivery to it. */
 export function recordDelivery(scratch: string, seed: string): Promise<Recording> {
-  return recordLife(scratch, seed, async ({ subject, ledger, draws }) => {
-    const party = new Party(subject, ledger)
-    const [owner] = ledger.owners
-    if (owner === undefined) throw new RangeError("an owner")
-    await party.register(owner)
-    subject.disk.flush()
-    const sending = newSending(party, draws, [owner.identity], 700)
-    ledger.sendings.push(sending)
-    await party.start(sending)
-    await party.parts(sending)
-    await party.finish(sending)
+  return recordLife(scratch, seed, async (life) => {
+    await deliver(life, life.ledger.owners[0])
   })
+}
+
+/** The same, and then the recipient discards it. */
+export function recordDiscard(scratch: string, seed: string): Promise<Recording> {
+  return recordLife(scratch, seed, async (life) => {
+    const [owner] = life.ledger.owners
+    const { party, sending } = await deliver(life, owner)
+    if (owner !== undefined) await party.discard(owner, sending)
+  })
+}
+
+async function deliver(
+  { subject, ledger, draws }: Life,
+  owner: Owner | undefined,
+): Promise<{ readonly party: Party; readonly sending: Sending }> {
+  if (owner === undefined) throw new RangeError("an owner")
+  const party = new Party(subject, ledger)
+  await party.register(owner)
+  subject.disk.flush()
+  const sending = newSending(party, draws, [owner.identity], 700)
+  ledger.sendings.push(sending)
+  await party.start(sending)
+  await party.parts(sending)
+  await party.finish(sending)
+  return { party, sending }
 }
 
 interface Life {
