@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto"
 import { EventEmitter, once } from "node:events"
 import {
   chmodSync,
+  cpSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -212,6 +213,29 @@ describe("a relay that starts again", () => {
     const bearer = encodeBearer(sent.deleteCap)
     const status = await under.client.get(`/v1/deliveries/${sent.id}/status`, bearer).expect(200)
     expect(status.body.recipients[0].state).toBe("taken")
+    expect(readdirSync(join(under.folder, "store"))).toEqual([])
+  })
+
+  it("gives no new place to a delivery that came back after its inbox had forgotten it", async () => {
+    const clock = new ManualClock()
+    under = await openRelay({ ports: { clock } })
+    const alice = await personAt(0)
+    await under.client.register(alice)
+    const sent = await under.client.send(makeDelivery([alice]))
+    const folder = join(under.folder, "store", sent.id)
+    cpSync(folder, `${under.folder}-aside`, { recursive: true })
+    for (const days of [15, 31]) {
+      clock.advance(days * 86_400_000)
+      await under.relay.sweep()
+    }
+    await under.relay.stop()
+    // A power cut undid that it was moved away.
+    cpSync(`${under.folder}-aside`, folder, { recursive: true })
+    rmSync(`${under.folder}-aside`, { recursive: true })
+    loseIndex(under)
+    under = await openRelay({ folder: under.folder, ports: { clock } })
+    const page = await under.client.list(await under.client.login(alice))
+    expect([page.floor.seq, parseHead(page.head).seq, page.entries]).toEqual([1, 1, []])
     expect(readdirSync(join(under.folder, "store"))).toEqual([])
   })
 
