@@ -358,7 +358,7 @@ class OutOfMemory extends Happening {
     }
     await whole(scene)
     if (answer === "index_unavailable") {
-      await scene.world.relay.reconcile()
+      await settle(scene)
       await learn(scene, this.#name, this.#picks, deed)
     }
     return `${deed.says}, while the index is full: ${answer}`
@@ -461,9 +461,17 @@ async function restart(
   if (how.indexLost) model.lostIndex()
   model.time.note()
   if (world.backend.server === undefined) return
-  // What the dead one had claimed there stays its own for a minute; who asks before is to ask again.
-  await world.advance(claimMs)
+  await settle(scene)
+}
+
+/**
+ * What was claimed in an index that is a server, by who died or could not give it back, stays theirs for a
+ * minute: who asks before is to ask again. The next look at the index mends what they left undone.
+ */
+async function settle(scene: Scene): Promise<void> {
+  await scene.world.advance(claimMs)
   look(scene)
+  await scene.world.relay.reconcile()
 }
 
 const picks: Arbitrary<Picks> = tuple(nat(59), nat(59), nat(59))
