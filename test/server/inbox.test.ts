@@ -13,7 +13,12 @@ import {
   verifyHead,
 } from "../../protocol/index.js"
 import type { ManualClock } from "./manual-clock.js"
-import { makeDelivery, openRelayWithInboxes, type RelayUnderTest } from "./relay-under-test.js"
+import {
+  makeDelivery,
+  openRelayWithInboxes,
+  redisUrl,
+  type RelayUnderTest,
+} from "./relay-under-test.js"
 
 /** The chain's head as a client computes it from a whole listing. */
 function foldedHead({ floor, entries }: InboxPage): Uint8Array {
@@ -152,7 +157,8 @@ describe("the inbox", () => {
     expect(clock.waiting).toBe(before)
   })
 
-  it("ends the waiting when the relay stops", async () => {
+  // Of the listener that drains; the small client's own does not, and a Redis is left at once.
+  it.skipIf(redisUrl !== undefined)("ends the waiting when the relay stops", async () => {
     const before = clock.waiting
     const waiting = under.client.list(session, "?wait=30")
     while (clock.waiting === before) await new Promise((resolve) => setImmediate(resolve))

@@ -26,16 +26,21 @@ import {
 } from "../../protocol/index.js"
 import type { FinishReply, InboxPage, StartUploadReply } from "../../protocol/index.js"
 import { createRelay, type Relay, type RelayConfig, type RelayPorts } from "../../server/index.js"
+import { parseRedisUrl } from "../../server/stores/redis-url.js"
 import { ManualClock } from "./manual-clock.js"
 import { personAt } from "./people.js"
 import { partOf, type TestDelivery } from "./test-delivery.js"
 
 export const origin = "https://relay.test"
 
+/** Where this run of tests has one. */
+export const redisUrl: string | undefined = process.env["KNOTHOLE_TEST_REDIS"]
+
 export function configFor(dataFolder: string, change: Partial<RelayConfig> = {}): RelayConfig {
   return {
     listen: { host: "127.0.0.1", port: 0 },
     dataFolder,
+    redis: redisUrl === undefined ? undefined : parseRedisUrl(redisUrl),
     publicOrigins: [origin],
     registration: "open",
     keepMs: 14 * 86_400_000,
