@@ -17,7 +17,7 @@ import { open } from "node:fs/promises"
 import { syncBuiltinESMExports } from "node:module"
 import { tmpdir } from "node:os"
 import path from "node:path"
-import { afterAll, describe, expect, onTestFinished, test, vi } from "vitest"
+import { describe, expect, onTestFinished, test, vi } from "vitest"
 import {
   CannotMakeFolder,
   DestinationExists,
@@ -497,16 +497,12 @@ describe("a destination", () => {
     await expect(made.receive()).resolves.toMatchObject({ failed: [] })
   })
 
-  const few = mkdtempSync(path.join(tmpdir(), "knothole-few-"))
-  const isMounted =
-    spawnSync("mount", ["-t", "tmpfs", "-o", "size=64m,nr_inodes=12", "tmpfs", few]).status === 0
-  if (!isMounted) console.warn("left out: a disk without inodes, as no tmpfs can be mounted here")
-  afterAll(() => {
-    if (isMounted) spawnSync("umount", [few])
-    rmSync(few, { recursive: true })
-  })
-
-  test.runIf(isMounted)("that ran out of inodes meanwhile says so, and goes on later", async () => {
+  test("that ran out of inodes meanwhile says so, and goes on later", async ({ skip }) => {
+    const few = mkdtempSync(path.join(tmpdir(), "knothole-few-"))
+    onTestFinished(() => rmSync(few, { recursive: true }))
+    const options = ["-t", "tmpfs", "-o", "size=64m,nr_inodes=12", "tmpfs", few]
+    if (spawnSync("mount", options).status !== 0) skip("no tmpfs can be mounted here")
+    onTestFinished(() => void spawnSync("umount", [few]))
     const made = await make({ a: patternBytes(MIB, 1), b: patternBytes(MIB, 2) })
     const others: string[] = []
     const receive = (onProgress?: (event: ProgressEvent) => void) =>
