@@ -704,14 +704,6 @@ const modelMutants: readonly Mutant[] = [
     test: "a relay is what the model of it says, whatever befalls it, on the embedded index",
   },
   {
-    id: "seq-used-again-after-rebuild",
-    file: "server/stores/embedded-inboxes.ts",
-    find: "return { ...state, seq, head, visibleSeq: seq, visibleHead: head, listedSeq: seq, used, held }",
-    replace: `return { ...state, seq: entries.filter(({ kind }) => kind === "waiting").at(-1)?.seq ?? state.seq, head, visibleSeq: seq, visibleHead: head, listedSeq: seq, used, held }`,
-    testFile: "test/model/model.test.ts",
-    test: "a relay is what the model of it says, whatever befalls it, on the embedded index",
-  },
-  {
     id: "tombstone-of-another-reason",
     file: "server/deliveries.ts",
     find: `await chains.bury(inbox, id, isOver ? "expired" : asked)`,
