@@ -1,6 +1,7 @@
 // What time it is, for decisions that destroy something. Wall time is believed while it moves in step
 // with the monotonic clock; after a jump of more than five minutes the relay goes on counting from what
-// it believed before, deletes nothing, and says so, until the two have agreed for an hour or the operator says that the clock is right.
+// it believed before, deletes nothing, and says so, until the two have agreed for an hour
+// or the operator says that the clock is right.
 //
 // What it tells never goes back, whatever the clock does: the relay signs times, and must not contradict
 // what it signed before. Where the clock is behind, time passes at half its speed until it has caught up.
@@ -8,11 +9,14 @@ import { join } from "node:path"
 import { utf8 } from "../protocol/index.js"
 import type { Clock } from "./clock.js"
 import { type Disk, readSmallFile, unlessMissing, writeSyncedFile } from "./disk.js"
-import type { Log } from "./log.js"
+import { failureFields, type Log } from "./log.js"
 
 const toleratedMs = 5 * 60_000
 const agreementMs = 60 * 60_000
 const fileName = "clock"
+/** What a head's `as of` may run ahead of an entry that is accepted and not visible yet. */
+export const headLagMs: number = 5_000
+const noteEveryMs = 2_000
 
 interface Pair {
   readonly wallMs: number
@@ -26,7 +30,9 @@ export interface ClockWatch {
   isSuspicious(): boolean
   /** The operator's word that the wall clock is right. False when nobody doubted it. */
   confirm(): boolean
-  /** Remembers how late it is, so that a clock set back while the relay is off is noticed. */
+  /** No later run of the relay begins before this, whatever the clock says then. */
+  notedMs(): number
+  /** Remembers how late it is, so that a clock set back while the relay is off is noticed. Durable. */
   save(): Promise<void>
 }
 
@@ -63,6 +69,7 @@ export async function openClockWatch(input: {
   let steadySince: Pair | undefined
 
   const { notedMs, isDamaged } = await readNotedTime(disk, folder)
+  let durableMs = notedMs
   if (isDamaged) log("record_refused", {}, "alarm")
   // Later than noted is no alarm: a relay may be off for a month.
   if (believed.wallMs < notedMs - toleratedMs) {
@@ -120,11 +127,53 @@ export async function openClockWatch(input: {
       log("clock_confirmed")
       return true
     },
+    notedMs: () => durableMs,
     async save() {
       const fresh = join(folder, `${fileName}.new`)
       await unlessMissing(disk.unlink(fresh), undefined)
-      await writeSyncedFile(disk, fresh, utf8(String(tell())))
+      // Another relay on the folder may have noted more.
+      const wallMs = Math.max(tell(), (await readNotedTime(disk, folder)).notedMs)
+      await writeSyncedFile(disk, fresh, utf8(String(wallMs)))
       await disk.rename(fresh, file)
+      await disk.syncFolder(folder)
+      durableMs = wallMs
     },
+  }
+}
+
+/**
+ * Gives the time that a signed head may speak of. A run of the relay that begins after a crash, on a
+ * machine whose clock was set back a little meanwhile, must not accept anything before that time: so it
+ * is noted first, as often as that is worth a write, and where it cannot be noted the heads lag behind.
+ */
+export function createSignableTime(needs: {
+  readonly watch: ClockWatch
+  readonly save: () => Promise<void>
+  readonly clock: Clock
+  readonly log: Log
+}): () => Promise<number> {
+  const { watch, save, clock, log } = needs
+  let failedMs = -Infinity
+  let saving: Promise<void> | undefined
+
+  async function note(): Promise<void> {
+    try {
+      await save()
+    } catch (error) {
+      // Recipients are served from a disk that takes nothing.
+      failedMs = clock.monotonicMs()
+      log("clock_not_noted", failureFields(error), "warning")
+    } finally {
+      saving = undefined
+    }
+  }
+
+  return async () => {
+    const nowMs = watch.nowMs()
+    if (nowMs >= watch.notedMs() + noteEveryMs) {
+      if (clock.monotonicMs() >= failedMs + noteEveryMs) saving ??= note()
+      await saving
+    }
+    return Math.min(nowMs, watch.notedMs() + headLagMs - 1)
   }
 }

@@ -18,6 +18,7 @@ import {
 } from "../protocol/index.js"
 import type { Chains } from "./chains.js"
 import type { Clock } from "./clock.js"
+import { headLagMs } from "./clock-watch.js"
 import { unlessMissing } from "./disk.js"
 import { addressOf, type DeliveryId, type InboxId, inboxIdBytesOf } from "./ids.js"
 import type { BlobReader, BlobStore, Commit } from "./stores/blob-store.js"
@@ -34,8 +35,6 @@ const leaseMs = 10 * minuteMs
 const renewEveryMs = leaseMs / 2
 /** However long a download goes on, its delivery is gone this long after it expired. */
 const graceMs = 60 * minuteMs
-/** What a head's `as of` may run ahead of an entry that is accepted and not visible yet. */
-const headLagMs = 5_000
 /** How long it is remembered, past expiry, what became of a delivery. */
 export const rememberMs: number = 30 * 24 * 60 * minuteMs
 
@@ -89,11 +88,13 @@ export interface DeliveriesNeeds {
   readonly publishing: Publishing
   readonly clock: Clock
   readonly nowMs: () => number
+  /** A time not later than now before which nothing will be accepted any more, in no later run either. */
+  readonly signableMs: () => Promise<number>
   readonly restoration: Restoration | undefined
 }
 
 export function createDeliveries(needs: DeliveriesNeeds): Deliveries {
-  const { index, blobs, chains, keys, clock, nowMs, restoration } = needs
+  const { index, blobs, chains, keys, clock, nowMs, signableMs, restoration } = needs
 
   async function listing(inbox: InboxId, query: InboxQuery): Promise<InboxListing> {
     const { after: afterSeq, limit, envelopes } = query
@@ -130,9 +131,9 @@ export function createDeliveries(needs: DeliveriesNeeds): Deliveries {
     }
   }
 
-  function page(inbox: InboxId, found: InboxListing): InboxPage {
+  function page(inbox: InboxId, found: InboxListing, latestMs: number): InboxPage {
     const { chain, entries, more, used, listedSeq, acceptingMs } = found
-    const asOfMs = Math.min(nowMs(), (acceptingMs ?? Infinity) + headLagMs - 1)
+    const asOfMs = Math.min(latestMs, (acceptingMs ?? Infinity) + headLagMs - 1)
     return {
       head: encodeHead({
         kid: keys.kid,
@@ -247,7 +248,9 @@ export function createDeliveries(needs: DeliveriesNeeds): Deliveries {
   return {
     async list(inbox, query, signal) {
       if (query.waitSeconds > 0) await waitForNews(inbox, query, signal)
-      return page(inbox, await listing(inbox, query))
+      // Taken before the index is asked: what is accepted while it answers is not in what it says.
+      const latestMs = await signableMs()
+      return page(inbox, await listing(inbox, query), latestMs)
     },
 
     own,

@@ -6,7 +6,7 @@ import { createApp } from "./app.js"
 import { openCertificate } from "./certificate.js"
 import { createChains } from "./chains.js"
 import { type Clock, systemClock } from "./clock.js"
-import { openClockWatch } from "./clock-watch.js"
+import { createSignableTime, openClockWatch } from "./clock-watch.js"
 import {
   headroomBytes,
   type ListenAddress,
@@ -194,6 +194,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       publishing,
       clock,
       nowMs,
+      signableMs: createSignableTime({ watch, save: saveClock, clock, log }),
       restoration,
     })
     let bound: ListenAddress | undefined

@@ -30,6 +30,9 @@ export class Testimony {
   /** For each inbox, the head after each seq. */
   readonly #heads = new Map<number, Map<number, string>>()
 
+  /** Nothing is accepted up to then any more, by what the signed heads say. */
+  #vouchedMs = 0
+
   constructor(people: readonly Identity[]) {
     this.people = people
   }
@@ -131,6 +134,13 @@ export class Testimony {
     noteHead(head.seq, toHex(head.head))
     // It vouches for all that was accepted until 5 s before it, and is not made to say less for ever.
     same(head.asOfMs, model.nowMs, `the time of the head of ${who}`)
+    model.time.noteForHead()
+    this.#vouchedMs = Math.max(this.#vouchedMs, head.asOfMs - 5000)
+  }
+
+  /** Of what was not accepted before. */
+  checkAcceptance(acceptedMs: number): void {
+    between(acceptedMs, this.#vouchedMs + 1, Infinity, "the time of acceptance")
   }
 
   /** A finish's receipts, which are also what each entry says. */

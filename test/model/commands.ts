@@ -453,6 +453,7 @@ async function restart(
   how: { readonly indexLost: boolean; readonly again?: number | undefined },
 ): Promise<void> {
   const { model, world } = scene
+  model.time.died(world.notedMs())
   await world.start({
     indexLost: how.indexLost,
     ...(how.again !== undefined && { dies: how.again }),

@@ -252,7 +252,10 @@ const finish: MakeDeed = ({ model, world, testimony }, [a, b]) => {
     same(id, upload.id, "the id of what was finished")
     const raw = receipts.map(({ receipt }) => receipt)
     const acceptedMs = raw[0] === undefined ? 0 : parseReceipt(raw[0]).acceptedMs
-    if (upload.state === "open") same(acceptedMs, model.nowMs, "the time of acceptance")
+    if (upload.state === "open") {
+      same(acceptedMs, model.nowMs, "the time of acceptance")
+      testimony.checkAcceptance(acceptedMs)
+    }
     model.finished(upload, acceptedMs)
     testimony.checkReceipts(upload, raw)
     upload.receipts = raw

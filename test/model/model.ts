@@ -2,6 +2,7 @@
 // no awaiting. Where a crash leaves it open whether something happened, it says so and learns it later.
 import { gridCount, gridLength, gridOffset, type TombstoneReason } from "../../protocol/index.js"
 import type { TestDelivery } from "../server/test-delivery.js"
+import { between } from "./disagreement.js"
 import { limits, roomBytes } from "./world.js"
 
 const minuteMs = 60_000
@@ -105,6 +106,17 @@ export class RelayTime {
   /** It survives the relay from here on. */
   note(): void {
     this.#notedMs = this.nowMs
+  }
+
+  /** A head was signed: what it says of the time is not taken back after a death. */
+  noteForHead(): void {
+    if (this.nowMs >= this.#notedMs + 2000) this.note()
+  }
+
+  /** A relay that died over signing a head noted the time for it, or did not. */
+  died(notedMs: number): void {
+    between(notedMs, this.#notedMs, this.nowMs, "the time noted by who died")
+    this.#notedMs = notedMs
   }
 
   get nowMs(): number {

@@ -1,6 +1,6 @@
 // A relay and what it stands in: its clock, its disk, its index, and the processes it dies and starts in.
 import { createCipheriv, createHash } from "node:crypto"
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { get } from "node:http"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -182,6 +182,11 @@ export class World {
     disk.carry(this.#folder, folder, next)
     this.#folder = folder
     return next
+  }
+
+  /** The time that the last relay noted in its folder. */
+  notedMs(): number {
+    return Number(readFileSync(join(this.#folder, "clock"), "utf8"))
   }
 
   /** Starts a relay on what the last one left. With `operations` it dies once more on the way, if it gets that far. */

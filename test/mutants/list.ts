@@ -1032,6 +1032,14 @@ const faultMutants: readonly Mutant[] = [
     test: "a relay whose machine loses its power T21 takes nothing back that it said after a death, of which it had nothing but the disk",
   },
   {
+    id: "head-of-a-time-not-noted",
+    file: "server/clock-watch.ts",
+    find: "return Math.min(nowMs, watch.notedMs() + headLagMs - 1)",
+    replace: "return nowMs",
+    testFile: "test/server/restart.test.ts",
+    test: "a relay that starts again signs heads that lag behind while it cannot note the time, and lists all the same",
+  },
+  {
     id: "part-of-an-append-believed",
     file: "server/stores/inbox-log.ts",
     find: "return (areLost(start, last) ? start : count) * recordBytes",

@@ -18,12 +18,13 @@ import {
   encodeBearer,
   parseFinishReply,
   parseHead,
+  parseReceipt,
   parseUploadState,
   random,
   toHex,
 } from "../../protocol/index.js"
 import { createRelay } from "../../server/index.js"
-import { FaultyDisk, killAtNth } from "./faulty-disk.js"
+import { FaultyDisk, killAtNth, systemError } from "./faulty-disk.js"
 import { ManualClock } from "./manual-clock.js"
 import { personAt } from "./people.js"
 import {
@@ -441,6 +442,46 @@ describe("a relay that starts again", () => {
     expect(under.log.map(({ event }) => event)).toContain("clock_behind")
     under = await under.restart({ ports: { clock: new ManualClock(2_005_000_000_000) } })
     expect(under.log.map(({ event }) => event)).not.toContain("clock_behind")
+  })
+
+  it("accepts nothing before the time of a head it signed, though it crashed and the clock was set back a little", async () => {
+    const clock = new ManualClock()
+    const disk = new FaultyDisk()
+    under = await openRelay({ ports: { clock, disk } })
+    const alice = await personAt(0)
+    await under.client.register(alice)
+    clock.advance(3 * 60_000)
+    const signed = parseHead((await under.client.list(await under.client.login(alice))).head)
+    expect(signed.asOfMs).toBe(clock.wallMs())
+    killAtNth(disk, 1)
+    await abandon(under)
+    under = await openRelay({
+      folder: under.folder,
+      ports: { clock: new ManualClock(clock.wallMs() - 2 * 60_000) },
+    })
+    const { reply } = await under.client.send(makeDelivery([alice]))
+    const { acceptedMs } = parseReceipt(reply.receipts[0]?.receipt ?? random(1))
+    expect(acceptedMs).toBeGreaterThan(signed.asOfMs - 5000)
+  })
+
+  it("signs heads that lag behind while it cannot note the time, and lists all the same", async () => {
+    const clock = new ManualClock()
+    const disk = new FaultyDisk()
+    under = await openRelay({ ports: { clock, disk } })
+    const alice = await personAt(0)
+    await under.client.register(alice)
+    const session = await under.client.login(alice)
+    const startedMs = clock.wallMs()
+    clock.advance(10 * 60_000)
+    disk.before = (operation) => {
+      if (operation === "create") throw systemError("EROFS")
+    }
+    const signed = parseHead((await under.client.list(session)).head)
+    expect(signed.asOfMs).toBe(startedMs + 4999)
+    expect(under.log.map(({ event }) => event)).toContain("clock_not_noted")
+    disk.before = () => undefined
+    clock.advance(10_000)
+    expect(parseHead((await under.client.list(session)).head).asOfMs).toBe(clock.wallMs())
   })
 
   it("gives the same receipt it gave before the restart", async () => {
