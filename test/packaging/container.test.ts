@@ -178,12 +178,17 @@ describe.runIf(installed("bwrap"))("the Dockerfile", () => {
 })
 
 describe.runIf(installed("docker-compose"))("docker-compose.yml", () => {
-  test("is understood; Redis is started only by name, and nothing without the relay's name", () => {
+  test("is understood; the relay has the Redis beside it, which nobody else reaches, and nothing starts without the relay's name", () => {
     const named = { KNOTHOLE_HOST: "drop.example.org" }
     const whole = compose(named, "config")
     expect(whole).toMatchObject({ status: 0 })
-    expect(whole.stdout).toMatch(/^ {2}redis:(\n {4}.*)*\n {4}profiles:\n {4}- several-relays$/m)
-    expect(whole.stdout.match(/profiles:/g)).toHaveLength(1)
+    expect(whole.stdout).not.toContain("profiles:")
+    expect(whole.stdout).toContain("KNOTHOLE_REDIS: redis://redis:6379")
+    expect(whole.stdout).toContain("--maxmemory-policy noeviction")
+    expect(whole.stdout).toMatch(/^ {2}index:(\n {4}.*)*\n {4}internal: true$/m)
+    const redis = /^ {2}redis:\n((?: {4}.*\n)*)/m.exec(whole.stdout)?.[1]
+    expect(redis).toMatch(/networks:\n {6}index:/)
+    expect(redis).not.toMatch(/ports:| front:/)
     expect(whole.stdout).toContain("KNOTHOLE_PUBLIC_URL: https://drop.example.org")
     expect(compose({ KNOTHOLE_HOST: "" }, "config").status).not.toBe(0)
   })
