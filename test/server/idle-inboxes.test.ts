@@ -219,14 +219,20 @@ describe("an inbox whose owner stays away", () => {
     disk.before = () => undefined
   })
 
+  /** The first sync after the inbox is gone from the disk. */
+  function failRemovalOnce(): void {
+    disk.before = (operation) => {
+      if (operation !== "syncFolder" || inboxes().length > 0) return
+      disk.before = () => undefined
+      throw systemError("EIO")
+    }
+  }
+
   it("goes from the index when a relay ended between the disk and the index", async () => {
     await serve(187)
-    disk.before = (operation) => {
-      if (operation === "syncFolder" && inboxes().length === 0) throw systemError("EIO")
-    }
+    failRemovalOnce()
     await serve(1)
     expect(under.log.map(({ event }) => event)).toContain("inbox_sweep_failed")
-    disk.before = () => undefined
     expect(inboxes()).toEqual([])
     await serve(1)
     await under.client.register(alice)
@@ -267,11 +273,8 @@ describe("an inbox whose owner stays away", () => {
 
   it("is opened anew also where only the index still has it", async () => {
     await serve(187)
-    disk.before = (operation) => {
-      if (operation === "syncFolder" && inboxes().length === 0) throw systemError("EIO")
-    }
+    failRemovalOnce()
     await serve(1)
-    disk.before = () => undefined
     expect((await registration(alice)).status).toBe(201)
     expect(inboxes()).toEqual([toHex(alice.bundle.inboxId)])
     await under.client.send(makeDelivery([alice]))
