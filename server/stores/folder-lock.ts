@@ -279,7 +279,7 @@ function parseFields(bytes: Uint8Array): Partial<Record<string, unknown>> | unde
 
 async function isFresh(disk: Disk, file: string): Promise<boolean> {
   const facts = await unlessMissing(disk.stat(file), undefined)
-  return facts !== undefined && Date.now() - facts.modifiedMs < writtenWithinMs
+  return facts !== undefined && Math.abs(Date.now() - facts.modifiedMs) < writtenWithinMs
 }
 
 // The socket. It is no file to read or write, so it does not go by the Disk port.
