@@ -8,7 +8,8 @@ import { atLeast, exactly, showFigures } from "./figures.js"
 
 const hostileIds = (
   "T01 T02 T03 T04 T05 T06 T07 T08 T09 T10 T11 T12 T13 T14 T15 T16 T17 " +
-  "T18 T19 T22 T31 T33 T37 T40 T43 T44 T45 T50 T51 T52"
+  "T18 T19 T20 T21 T22 T23 T24 T25 T26 T27 T28 T29 T30 T31 T32 T33 T37 T40 T41 T42 T43 T44 T45 " +
+  "T50 T51 T52 T53"
 ).split(" ")
 
 type Assertion = { fullName: string; status: string }
