@@ -4,15 +4,19 @@
 import { Worker } from "node:worker_threads"
 import { type Disk, readOneByOne } from "./disk.js"
 
-/** What a thread is asked. */
+/** What a thread is asked. One long text is handed over in a fraction of the time of many short ones. */
 export interface ReadTask {
-  readonly paths: readonly string[]
+  /** One behind the other, with `betweenPaths` between. */
+  readonly paths: string
   readonly mostBytes: number
 }
 
+/** What no path holds. */
+export const betweenPaths = "\0"
+
 /** And what it answers: the files, one behind the other, and where each ends; -1 for one that is not there. */
 export type ReadResult =
-  | { readonly bytes: Uint8Array; readonly ends: readonly number[] }
+  | { readonly bytes: Uint8Array; readonly ends: Int32Array }
   | { readonly message: string; readonly code: string | undefined }
 
 export interface SmallFileReader {
@@ -21,14 +25,18 @@ export interface SmallFileReader {
 
 /** With fewer files a thread is not worth starting. */
 const worthThread = 32
-/** More than there are processors: a disk that is not in memory is kept busy by the ones that wait. */
+/** To start a thread takes as long as it takes to read a thousand files that are in memory. */
+const threadsAtFirst = 2
+/** Where they are not: the disk is kept busy by the ones that wait. */
 const threadsAtMost = 4
+const slowFileMs = 0.5
 /** A thread takes some megabytes, and is wanted when a relay starts. */
 const idleMs = 2_000
 const threadYoungMiB = 4
 
 interface Job {
-  readonly task: ReadTask
+  readonly paths: readonly string[]
+  readonly mostBytes: number
   readonly resolve: (files: (Uint8Array | undefined)[]) => void
   readonly reject: (error: unknown) => void
 }
@@ -38,12 +46,13 @@ export function createSmallFileReader(disk: Pick<Disk, "open">): SmallFileReader
   const queue: Job[] = []
   const idle: Worker[] = []
   let threads = 0
+  let threadsWanted = threadsAtFirst
   let cannotStart = false
   let stopIdle: NodeJS.Timeout | undefined
 
-  async function readHere({ task, resolve, reject }: Job): Promise<void> {
+  async function readHere({ paths, mostBytes, resolve, reject }: Job): Promise<void> {
     try {
-      resolve(await readOneByOne(disk, task.paths, task.mostBytes))
+      resolve(await readOneByOne(disk, paths, mostBytes))
     } catch (error) {
       reject(error)
     }
@@ -60,7 +69,7 @@ export function createSmallFileReader(disk: Pick<Disk, "open">): SmallFileReader
       void readHere(job).finally(next)
       return
     }
-    const worker = idle.pop() ?? (threads < threadsAtMost ? start() : undefined)
+    const worker = idle.pop() ?? (threads < threadsWanted ? start() : undefined)
     if (worker === undefined) return
     queue.shift()
     clearTimeout(stopIdle)
@@ -84,9 +93,12 @@ export function createSmallFileReader(disk: Pick<Disk, "open">): SmallFileReader
       worker.unref()
     }
     worker.ref()
+    const startedMs = performance.now()
     const answered = (result: ReadResult): void => {
       done()
       idle.push(worker)
+      const isSlow = performance.now() - startedMs > slowFileMs * job.paths.length
+      threadsWanted = isSlow ? threadsAtMost : threadsAtFirst
       if ("message" in result) job.reject(systemErrorOf(result))
       else job.resolve(filesOf(result))
       next()
@@ -99,7 +111,7 @@ export function createSmallFileReader(disk: Pick<Disk, "open">): SmallFileReader
     }
     worker.on("message", answered).on("error", failed).on("exit", failed)
     // oxlint-disable-next-line unicorn/require-post-message-target-origin -- threads have no origin
-    worker.postMessage(job.task)
+    worker.postMessage(taskOf(job))
   }
 
   function stopThreads(): void {
@@ -113,7 +125,7 @@ export function createSmallFileReader(disk: Pick<Disk, "open">): SmallFileReader
   return {
     read(paths, mostBytes) {
       return new Promise((resolve, reject) => {
-        const job = { task: { paths, mostBytes }, resolve, reject }
+        const job = { paths, mostBytes, resolve, reject }
         if (paths.length < worthThread) {
           void readHere(job)
           return
@@ -125,12 +137,16 @@ export function createSmallFileReader(disk: Pick<Disk, "open">): SmallFileReader
   }
 }
 
+function taskOf({ paths, mostBytes }: Job): ReadTask {
+  return { paths: paths.join(betweenPaths), mostBytes }
+}
+
 function filesOf({
   bytes,
   ends,
 }: Extract<ReadResult, { readonly bytes: Uint8Array }>): (Uint8Array | undefined)[] {
   let from = 0
-  return ends.map((end) => {
+  return Array.from(ends, (end) => {
     if (end < 0) return undefined
     const file = bytes.subarray(from, end)
     from = end

@@ -2,16 +2,17 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs"
 import { parentPort } from "node:worker_threads"
 import { hasCode } from "./disk.js"
-import type { ReadResult, ReadTask } from "./small-file-reader.js"
+import { betweenPaths, type ReadResult, type ReadTask } from "./small-file-reader.js"
 
 // Absent on Windows, where the flag is 0.
 const flags = constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0)
 const guessBytes = 4096
 
-function readAll({ paths, mostBytes }: ReadTask): ReadResult {
+function readAll({ paths: joined, mostBytes }: ReadTask): ReadResult {
+  const paths = joined.split(betweenPaths)
   let bytes = new Uint8Array(paths.length * guessBytes)
   let used = 0
-  const ends = paths.map((path) => {
+  const ends = Int32Array.from(paths, (path) => {
     let fd: number
     try {
       fd = openSync(path, flags)
@@ -51,7 +52,8 @@ parentPort?.on("message", (task: ReadTask) => {
     const code = error instanceof Error && "code" in error ? String(error.code) : undefined
     result = { message: error instanceof Error ? error.message : String(error), code }
   }
-  const transferred = "bytes" in result ? [result.bytes.buffer as ArrayBuffer] : []
+  const transferred =
+    "bytes" in result ? [result.bytes.buffer as ArrayBuffer, result.ends.buffer as ArrayBuffer] : []
   // oxlint-disable-next-line unicorn/require-post-message-target-origin -- threads have no origin
   parentPort?.postMessage(result, transferred)
 })

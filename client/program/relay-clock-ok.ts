@@ -14,7 +14,7 @@ const described = {
     "what has expired again, which it does by itself an hour after the jump.",
   help: `
 Look at the clock first: what has expired by it is gone for good.
-Only the user that runs the relay may say so. It ends with 5 where no relay runs.
+Only the user that runs the relay may say so. Without one it ends with 5.
 Environment (KNOTHOLE_…): DATA OPERATOR_SOCKET RELAY_CONFIG
 
 Examples:
