@@ -138,9 +138,14 @@ async function runBatch(needs: ChainsNeeds, inbox: InboxId, batch: Waiting[]): P
     // By a lock of the folder and not by a claim that ends with the time: whoever slept over the end of
     // one would write to the log over what was written since.
     await needs.locks.run(lockOfChain(inbox), async () => {
-      await finishUnrevealed(needs, inbox)
-      if (batch.some(({ job }) => job.kind === "mend")) await mendInbox(needs, inbox)
-      else if (batch.some(({ job }) => job.kind === "publish")) await mendIfBehind(needs, inbox)
+      if (batch.some(({ job }) => job.kind === "mend")) {
+        await catchUp(needs, inbox)
+        await mendInbox(needs, inbox)
+      } else if (batch.some(({ job }) => job.kind !== "floor")) {
+        await catchUp(needs, inbox)
+      } else {
+        await finishUnrevealed(needs, inbox)
+      }
       await publishAll(needs, inbox, batch)
       await buryAll(needs, inbox, batch)
       for (const { job } of batch) {
@@ -202,10 +207,14 @@ async function publishAll(needs: ChainsNeeds, inbox: InboxId, batch: Waiting[]):
  * An index that lost its last writes would give the numbers that the log has given already, to other
  * deliveries: two heads for one number, which is how a relay that lies is known.
  */
-async function mendIfBehind(needs: ChainsNeeds, inbox: InboxId): Promise<void> {
+async function catchUp(needs: ChainsNeeds, inbox: InboxId): Promise<void> {
   const chain = await needs.index.chain(inbox)
-  if (chain === undefined || chain.seq === (await needs.logs.lastSeq(inbox))) return
-  await mendInbox(needs, inbox)
+  if (chain === undefined) return
+  const lastSeq = await needs.logs.lastSeq(inbox)
+  // Before what is unfinished there: it was finished, and has others behind it.
+  if (lastSeq > chain.seq) await mendInbox(needs, inbox)
+  await finishUnrevealed(needs, inbox)
+  if (lastSeq < chain.visibleSeq) await mendInbox(needs, inbox)
 }
 
 async function dropShare(index: RelayIndex, inbox: InboxId, id: DeliveryId): Promise<void> {
@@ -230,6 +239,11 @@ async function assignAll(
   for (;;) {
     const chain = await needs.index.chain(inbox)
     if (chain === undefined) throw new RelayRefusal("no_such_inbox")
+    if (chain.seq > chain.visibleSeq) {
+      // A step of whoever had the inbox before, which was given up and came through after all.
+      await finishUnrevealed(needs, inbox)
+      continue
+    }
     const entries: WaitingEntryWithEnvelope[] = []
     let { seq, head } = chain
     for (const publication of publications) {

@@ -137,6 +137,7 @@ export async function openClockWatch(input: {
       await disk.rename(fresh, file)
       await disk.syncFolder(folder)
       durableMs = wallMs
+      if (wallMs > told.wallMs) told = { wallMs, monotonicMs: clock.monotonicMs() }
     },
   }
 }

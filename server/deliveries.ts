@@ -90,11 +90,13 @@ export interface DeliveriesNeeds {
   readonly nowMs: () => number
   /** A time not later than now before which nothing will be accepted any more, in no later run either. */
   readonly signableMs: () => Promise<number>
+  /** Rejects where the index may not say what the disk says; asked anew each time. */
+  readonly trustIndex: () => Promise<void>
   readonly restoration: Restoration | undefined
 }
 
 export function createDeliveries(needs: DeliveriesNeeds): Deliveries {
-  const { index, blobs, chains, keys, clock, nowMs, signableMs, restoration } = needs
+  const { index, blobs, chains, keys, clock, nowMs, signableMs, trustIndex, restoration } = needs
 
   async function listing(inbox: InboxId, query: InboxQuery): Promise<InboxListing> {
     const { after: afterSeq, limit, envelopes } = query
@@ -250,7 +252,11 @@ export function createDeliveries(needs: DeliveriesNeeds): Deliveries {
       if (query.waitSeconds > 0) await waitForNews(inbox, query, signal)
       // Taken before the index is asked: what is accepted while it answers is not in what it says.
       const latestMs = await signableMs()
-      return page(inbox, await listing(inbox, query), latestMs)
+      const found = await listing(inbox, query)
+      // After it: an index that lost its last writes a moment ago was not doubted when this began, and a
+      // head that was signed is not taken back.
+      await trustIndex()
+      return page(inbox, found, latestMs)
     },
 
     own,

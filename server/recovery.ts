@@ -1,6 +1,13 @@
 // Bringing the index and the blob store together. The blob store is right; where the two differ, the
 // index is changed, and what the index says is missing from the disk is said to be lost, aloud.
-import { gridLength, headerHash, leafHash, type Random, toHex } from "../protocol/index.js"
+import {
+  gridLength,
+  headerHash,
+  leafHash,
+  type Random,
+  RelayRefusal,
+  toHex,
+} from "../protocol/index.js"
 import { type Chains, lockOfChain } from "./chains.js"
 import { type Deliveries, rememberMs } from "./deliveries.js"
 import { unlessMissing } from "./disk.js"
@@ -81,8 +88,10 @@ export async function rebuildIndex(
       await needs.locks.run(lockOfChain(inbox), () => restoreInbox(needs, inbox, placed))
     } catch (error) {
       signal.throwIfAborted()
-      if (error instanceof IndexUnavailable) throw error
-      // One inbox that cannot be read keeps no other one from being served.
+      if (isForLater(error)) throw error
+      // One inbox that cannot be read keeps no other one from being served. It is not there rather than
+      // there in part: a chain that ends early would be signed as the whole of it.
+      await index.removeInbox(inbox)
       log("inbox_not_restored", failureFields(error), "alarm")
     }
   })
@@ -156,7 +165,8 @@ export async function reconcile(needs: RecoveryNeeds): Promise<void> {
     try {
       await needs.chains.mend(inbox)
     } catch (error) {
-      if (error instanceof IndexUnavailable) throw error
+      // Who has it is at work on it: what the index says of it is not to be believed yet.
+      if (isForLater(error)) throw error
       log("inbox_not_restored", failureFields(error), "alarm")
     }
     for (const id of await index.waiting(inbox)) {
@@ -179,6 +189,13 @@ export async function reconcile(needs: RecoveryNeeds): Promise<void> {
   })
   await eachAtMost(uploadsAtOnce, await blobs.uploads(), (id) => mendUpload(needs, id))
   for (const inbox of await index.inboxes()) await endStaleAccepting(needs, inbox)
+}
+
+/** Not a fault of the inbox: the index is away, or another relay is at work on the inbox. */
+function isForLater(error: unknown): boolean {
+  return (
+    error instanceof IndexUnavailable || (error instanceof RelayRefusal && error.code === "busy")
+  )
 }
 
 /** Many at once, and between some of them and the next everything else has its turn. */

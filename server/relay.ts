@@ -2,6 +2,7 @@
 // two relays can live in one process, each with its own folder.
 import { setMaxListeners } from "node:events"
 import type { RequestListener } from "node:http"
+import type { RelayRefusal } from "../protocol/index.js"
 import { createApp } from "./app.js"
 import { openCertificate } from "./certificate.js"
 import { createChains } from "./chains.js"
@@ -195,6 +196,11 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       clock,
       nowMs,
       signableMs: createSignableTime({ watch, save: saveClock, clock, log }),
+      async trustIndex() {
+        if (isReady() && (await opened.doubt()) === undefined) return
+        void keeper.look()
+        throw refusal()
+      },
       restoration,
     })
     let bound: ListenAddress | undefined
@@ -238,6 +244,8 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
       reconcile: () => reconcile(recoveryNeeds),
     })
     const isReady = (): boolean => keeper.state() === "ready"
+    const refusal = (): RelayRefusal =>
+      keeper.state() === "away" ? indexUnavailable() : rebuilding(progress.retryAfterSeconds())
     // A backup says by this when it was made.
     const ready = keeper.ready.then(() => unlessFull(saveClock()))
     // Whoever waits for it hears of it; nobody has to.
@@ -273,8 +281,7 @@ export async function createRelay(config: RelayConfig, ports: RelayPorts = {}): 
         }),
       ],
       isReady,
-      refusal: () =>
-        keeper.state() === "away" ? indexUnavailable() : rebuilding(progress.retryAfterSeconds()),
+      refusal,
       doubt: indexKind === "redis" ? () => keeper.look() : undefined,
       sources,
       counts,

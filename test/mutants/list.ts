@@ -510,7 +510,7 @@ const serverMutants: readonly Mutant[] = [
   {
     id: "numbers-given-twice",
     file: "server/chains.ts",
-    find: `else if (batch.some(({ job }) => job.kind === "publish")) await mendIfBehind(needs, inbox)`,
+    find: "if (lastSeq > chain.seq) await mendInbox(needs, inbox)",
     replace: "",
     testFile: "test/server/recovery.test.ts",
     test: "an index that lost its last writes gives no number twice though it lost them under a relay at work",
@@ -1038,6 +1038,14 @@ const faultMutants: readonly Mutant[] = [
     replace: "return nowMs",
     testFile: "test/server/restart.test.ts",
     test: "a relay that starts again signs heads that lag behind while it cannot note the time, and lists all the same",
+  },
+  {
+    id: "chain-that-ends-early-served",
+    file: "server/recovery.ts",
+    find: "await index.removeInbox(inbox)",
+    replace: "",
+    testFile: "test/server/recovery.test.ts",
+    test: "an inbox that cannot be read to its end is not there after a rebuild, rather than there as if it ended early, and the operator is told",
   },
   {
     id: "part-of-an-append-believed",

@@ -7,6 +7,7 @@ import {
   type Identity,
   parseFinishReply,
   parseHead,
+  parseInboxPage,
   random,
   sha256,
   toHex,
@@ -140,6 +141,27 @@ describe.runIf(hasRedis("a relay and what becomes of its Redis"))("a relay on Re
     expect(parseHead(head).seq).toBe(2)
     expect(parseHead(page.head).seq).toBe(3)
     expect(alarms().filter((event) => event !== "index_away")).toEqual([])
+  })
+
+  it("T26: signs no chain that lags behind what it signed, however soon it is asked after a failover", async () => {
+    const session = await under.client.login(alice)
+    await under.client.send(makeDelivery([alice]))
+    const dump = join(String((await redis.admin.config("GET", "dir"))[1]), "dump.rdb")
+    await redis.admin.save()
+    copyFileSync(dump, `${dump}.earlier`)
+    await under.client.send(makeDelivery([alice]))
+    expect(parseHead((await under.client.list(session)).head).seq).toBe(2)
+    await redis.kill()
+    copyFileSync(`${dump}.earlier`, dump)
+    await redis.start()
+    const signed: number[] = []
+    const isSettled = () => under.log.some(({ event }) => event === "index_mended")
+    while (!isSettled() || signed.length === 0) {
+      const reply = await under.client.get("/v1/inbox", session)
+      if (reply.status === 200) signed.push(parseHead(parseInboxPage(reply.body).head).seq)
+      else expect(reply.status).toBe(503)
+    }
+    expect(new Set(signed)).toEqual(new Set([2]))
   })
 
   it("answers 503 with a time to ask again while Redis is away, says so, and goes on by itself", async () => {

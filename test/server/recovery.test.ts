@@ -116,6 +116,37 @@ describe("an inbox of more deliveries than are put into the index at once", () =
   }, 60_000)
 })
 
+describe("an inbox that cannot be read to its end", () => {
+  it("is not there after a rebuild, rather than there as if it ended early, and the operator is told", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "knothole-short-"))
+    const log: string[] = []
+    let index: EmbeddedIndex | undefined
+    const openIndex: typeof openEmbeddedIndex = (options) => (index = openEmbeddedIndex(options))
+    try {
+      await fillFolder({ folder, deliveries: 300, perInbox: 300 })
+      const filled = openEmbeddedIndex({ path: join(folder, "index"), now: Date.now })
+      const [inbox] = await filled.inboxes()
+      if (inbox === undefined) throw new Error("no inbox")
+      const last = (await filled.waiting(inbox)).at(-1)
+      await filled.close()
+      rmSync(join(folder, "store", String(last), "links.v1"))
+      const relay = await createRelay(configFor(folder), {
+        openIndex,
+        writeLog: (line) => log.push(line),
+      })
+      try {
+        await relay.ready
+        expect(await index?.chain(inbox)).toBeUndefined()
+        expect(log.join("")).toContain("inbox_not_restored")
+      } finally {
+        await relay.stop()
+      }
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
+  }, 60_000)
+})
+
 describe("an index that lost its last writes", () => {
   let under: RelayUnderTest
   let clock: ManualClock
