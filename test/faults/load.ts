@@ -92,9 +92,11 @@ export class Party {
   }
 
   async list(owner: Owner): Promise<InboxPage> {
-    const authorization = await this.#session(owner)
     const query = "/v1/inbox?limit=1000&envelopes=1"
-    const reply = await this.#subject.wire.ask("GET", query, { authorization })
+    const ask = (authorization: string) => this.#subject.wire.ask("GET", query, { authorization })
+    let reply = await ask(await this.#session(owner))
+    // The session ended while the request was on its way: another actor let days pass.
+    if (reply.status === 401) reply = await ask(await this.login(owner))
     if (!this.#settle(undefined, reply, "a listing")) throw new Error("no listing")
     const page = parseInboxPage(jsonOf(reply))
     const { seq, head, asOfMs, floorSeq } = parseHead(page.head)
