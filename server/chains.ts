@@ -138,14 +138,9 @@ async function runBatch(needs: ChainsNeeds, inbox: InboxId, batch: Waiting[]): P
     // By a lock of the folder and not by a claim that ends with the time: whoever slept over the end of
     // one would write to the log over what was written since.
     await needs.locks.run(lockOfChain(inbox), async () => {
-      if (batch.some(({ job }) => job.kind === "mend")) {
-        await catchUp(needs, inbox)
-        await mendInbox(needs, inbox)
-      } else if (batch.some(({ job }) => job.kind !== "floor")) {
-        await catchUp(needs, inbox)
-      } else {
-        await finishUnrevealed(needs, inbox)
-      }
+      const isSweepOnly = batch.every(({ job }) => job.kind === "floor")
+      await (isSweepOnly ? finishUnrevealed(needs, inbox) : catchUp(needs, inbox))
+      if (batch.some(({ job }) => job.kind === "mend")) await mendInbox(needs, inbox)
       await publishAll(needs, inbox, batch)
       await buryAll(needs, inbox, batch)
       for (const { job } of batch) {

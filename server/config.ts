@@ -29,7 +29,6 @@ import {
   redisPlace,
   size,
 } from "./setting-kinds.js"
-
 import type { RedisPlace } from "./stores/redis-url.js"
 
 export type { ListenAddress } from "./setting-kinds.js"
